@@ -1,0 +1,1 @@
+"""Original layouts of public data sets."""

@@ -1,0 +1,113 @@
+"""MoNuSeg (Kumar et al. 2017/2020): TIFFs with Aperio XML polygons, TCGA patients, 40x."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .base import Entry, Folder, entry, images_in, read_labels, report_missing
+
+MPP = 0.25
+LICENCE = "CC BY-NC-SA 4.0"
+log = logging.getLogger(__name__)
+
+
+def read(folder: Path) -> Folder:
+    """Find the images of a MoNuSeg folder.
+
+    Images lie in ``Tissue Images/`` or in the folder itself, polygons in ``Annotations/`` or
+    beside the images; a ``labels/`` folder of instance maps (PNG, uint16) goes before the XML.
+
+    Raises
+    ------
+    InputError
+        Where no image is found, or one has neither XML nor labels.
+    """
+    images = images_in(folder / "Tissue Images") or images_in(folder)
+    if not images:
+        raise InputError(
+            f"{folder} holds no images as monuseg: expected 'Tissue Images/*.tif' "
+            "with 'Annotations/*.xml'."
+        )
+    maps = images_in(folder / "labels")
+    entries: list[Entry] = []
+    missing = []
+    for name, path in images.items():
+        xml = next(
+            (x for x in (folder / "Annotations" / f"{name}.xml", path.with_suffix(".xml"))
+             if x.is_file()), None,
+        )  # fmt: skip
+        if name in maps:
+            labels = partial(_from_map, maps[name])
+        elif xml is not None:
+            labels = partial(labels_from_xml, xml)
+        else:
+            missing.append(path.name)
+            continue
+        patient = "-".join(name.split("-")[:3])
+        entries.append(entry(name, patient, path, labels, MPP, LICENCE))
+    report_missing("monuseg", folder, missing)
+    return Folder("monuseg", folder, entries)
+
+
+def _from_map(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
+    return read_labels(path)
+
+
+def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) -> NDArray[np.int32]:
+    """Fill an Aperio XML's polygons.
+
+    Parameters
+    ----------
+    path
+        The annotation file.
+    shape
+        (H, W) of the image.
+    offset
+        Added to both coordinates of every vertex: -1 is the MATLAB convention that the published
+        label maps follow (raw vertices shift the mask by one pixel).
+
+    Returns
+    -------
+    NDArray
+        (H, W) int32; where polygons overlap the later one in the file wins.
+
+    Raises
+    ------
+    InputError
+        Where the file is no Aperio XML.
+    """
+    from skimage.draw import polygon
+
+    try:
+        root = ElementTree.parse(path).getroot()
+    except (ElementTree.ParseError, OSError) as error:
+        raise InputError(f"{path} cannot be read as Aperio XML ({error}).") from error
+    labels = np.zeros(shape, np.int32)
+    count = hidden = degenerate = 0
+    for region in root.iter("Region"):
+        vertices = np.array(
+            [(float(v.get("Y", "nan")), float(v.get("X", "nan"))) for v in region.iter("Vertex")]
+        )
+        if len(vertices) < 3 or not np.isfinite(vertices).all():
+            degenerate += 1
+            continue
+        rows, cols = polygon(vertices[:, 0] + offset, vertices[:, 1] + offset, shape)
+        if not len(rows):
+            degenerate += 1
+            continue
+        count += 1
+        hidden += int(np.count_nonzero(labels[rows, cols]))
+        labels[rows, cols] = count
+    if degenerate or hidden:
+        log.info(
+            "%s: %d degenerate regions left out, %d pixels hidden by a later polygon",
+            path.name, degenerate, hidden,
+        )  # fmt: skip
+    return labels

@@ -1,0 +1,56 @@
+"""A folder with ``images/`` and ``labels/`` of equal stems: anybody's own data."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from .base import Folder, entry, images_in, read_labels, report_missing
+
+
+def read(
+    folder: Path,
+    images: str = "images",
+    labels: str = "labels",
+    mpp: float | None = None,
+    licence: str = "not stated",
+) -> Folder:
+    """Find the pairs of a folder.
+
+    Parameters
+    ----------
+    folder
+        Holds the two folders.
+    images, labels
+        Their names.
+    mpp
+        um a pixel of all images; None takes what each file says.
+    licence
+        Noted in the model card.
+
+    Raises
+    ------
+    InputError
+        Where there are no images or one has no labels.
+    """
+    found = images_in(folder / images)
+    truths = images_in(folder / labels)
+    if not found:
+        raise InputError(
+            f"{folder} holds no images as pairs: expected '{images}/' and '{labels}/' "
+            "with files of equal stems."
+        )
+    report_missing("pairs", folder, [p.name for n, p in found.items() if n not in truths])
+    entries = [
+        entry(name, name, path, partial(_labels, truths[name]), mpp, licence)
+        for name, path in found.items()
+    ]
+    return Folder("pairs", folder, entries)
+
+
+def _labels(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
+    return read_labels(path)

@@ -1,0 +1,1 @@
+"""From the two maps to nuclei."""

@@ -1,0 +1,1 @@
+"""Scores to thresholds to masks, and what they cost."""

@@ -1,0 +1,1 @@
+"""Running a pruned checkpoint on a field."""

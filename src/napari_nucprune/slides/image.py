@@ -1,0 +1,132 @@
+"""Plain image files: any format to RGB uint8, with the pixel size where the file says it."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+
+
+def read_image(path: str | Path) -> tuple[NDArray[np.uint8], float | None]:
+    """Read an image file as RGB.
+
+    Parameters
+    ----------
+    path
+        TIFF (any compression of imagecodecs) or anything Pillow opens.
+
+    Returns
+    -------
+    rgb
+        (H, W, 3) uint8; alpha is blended on white.
+    mpp
+        um a pixel, None where the file does not say.
+
+    Raises
+    ------
+    InputError
+        Where the file is missing, unreadable or no colour image.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give the path of an image.")
+    try:
+        array, mpp = _read_tiff(path) if path.suffix.lower() in TIFF_SUFFIXES else _read_pil(path)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"{path.name} cannot be read as an image ({_short(error)}); "
+            "give a TIFF, PNG or JPEG of stained tissue."
+        ) from error
+    return to_rgb(array, path.name), mpp
+
+
+def to_rgb(array: NDArray[Any], name: str = "The image") -> NDArray[np.uint8]:
+    """Turn an array into RGB uint8.
+
+    Parameters
+    ----------
+    array
+        (H, W, 3) or (H, W, 4) uint8.
+    name
+        What the message calls it.
+
+    Returns
+    -------
+    NDArray
+        (H, W, 3) uint8; alpha is blended on white.
+
+    Raises
+    ------
+    InputError
+        Where the array is anything else.
+    """
+    if array.ndim != 3 or array.shape[2] not in (3, 4) or array.dtype != np.uint8:
+        raise InputError(
+            f"{name} has shape {array.shape} and type {array.dtype}; the model wants RGB or RGBA, "
+            "8 bits a channel: convert the image to 8-bit RGB."
+        )
+    if array.shape[2] == 3:
+        return np.ascontiguousarray(array)
+    alpha = array[..., 3:].astype(np.uint16)
+    if alpha.min(initial=255) == 255:
+        return np.ascontiguousarray(array[..., :3])
+    blended = (array[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return blended.astype(np.uint8)
+
+
+def _read_pil(path: Path) -> tuple[NDArray[Any], float | None]:
+    from PIL import Image
+
+    with Image.open(path) as image:
+        if image.mode == "P":
+            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
+        return np.asarray(image), None
+
+
+def _read_tiff(path: Path) -> tuple[NDArray[Any], float | None]:
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        page = tif.pages[0]
+        array = page.asarray()
+        if page.photometric.name == "PALETTE" or (page.planarconfig == 2 and array.ndim == 3):
+            array = np.moveaxis(array, 0, -1) if page.planarconfig == 2 else array
+        return array, _tiff_mpp(tif)
+
+
+def _tiff_mpp(tif: Any) -> float | None:
+    """Return um a pixel from OME-XML, ImageJ metadata or a resolution in centimetres.
+
+    A resolution in inches is left alone: it is nearly always a printing default (72 dpi).
+    """
+    page = tif.pages[0]
+    mpp: float | None = None
+    if tif.ome_metadata:
+        size = re.search(r'PhysicalSizeX="([0-9.eE+-]+)"', tif.ome_metadata)
+        unit = re.search(r'PhysicalSizeXUnit="([^"]+)"', tif.ome_metadata)
+        factor = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}.get(unit[1] if unit else "µm")
+        mpp = float(size[1]) * factor if size and factor else None
+    else:
+        tag = page.tags.get("XResolution")
+        unit_tag = page.tags.get("ResolutionUnit")
+        resolution = tag.value[0] / tag.value[1] if tag and tag.value[1] else 0.0
+        ij_unit = str((tif.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "u")
+        if resolution > 0 and ij_unit in ("um", "µm", "micron"):
+            mpp = 1 / resolution
+        elif resolution > 0 and unit_tag is not None and int(unit_tag.value) == 3:
+            mpp = 1e4 / resolution
+    return mpp if mpp and 0.02 <= mpp <= 20 else None
+
+
+def _short(error: Exception) -> str:
+    text = str(error).strip().splitlines()
+    return (text[0] if text else type(error).__name__)[:120]

@@ -1,0 +1,108 @@
+"""Crops for training: random place, scale, D4, and colour jitter in optical density."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training image with its targets at the network's um/px.
+
+    Attributes
+    ----------
+    name, patient
+        From the data set.
+    rgb
+        (H, W, 3) uint8.
+    targets
+        (H, W, 2) float32: inside a nucleus (0/1) and the distance target.
+    weight
+        How often it is drawn, relative to the others.
+    """
+
+    name: str
+    patient: str
+    rgb: NDArray[np.uint8]
+    targets: NDArray[np.float32]
+    weight: float
+
+
+def random_crop(
+    rng: np.random.Generator,
+    image: Prepared,
+    size: int,
+    scale: tuple[float, float],
+    colour: float,
+    scale_distance: bool,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Draw one crop.
+
+    Parameters
+    ----------
+    rng
+        Source of all randomness.
+    image
+        The image.
+    size
+        Side of the crop in pixels.
+    scale
+        Range of the zoom, log-uniform.
+    colour
+        Strength of the optical-density jitter, 0 for none.
+    scale_distance
+        Whether the distance target grows with the zoom (a target in um does, one divided by the
+        image's maximum does not).
+
+    Returns
+    -------
+    rgb
+        (3, size, size) float32 in 0..255.
+    targets
+        (2, size, size) float32.
+    """
+    height, width = image.rgb.shape[:2]
+    zoom = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
+    span = size / zoom
+    top = rng.uniform(0, max(height - span, 0)) if height > span else (height - span) / 2
+    left = rng.uniform(0, max(width - span, 0)) if width > span else (width - span) / 2
+    # Output pixel centres (i + 0.5) / zoom + top: cv2 maps index to index.
+    matrix = np.array(
+        [[1 / zoom, 0, left + 0.5 / zoom - 0.5], [0, 1 / zoom, top + 0.5 / zoom - 0.5]]
+    )
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    border = cv2.BORDER_REFLECT_101
+    rgb = cv2.warpAffine(image.rgb, matrix, (size, size), flags=flags, borderMode=border)
+    targets = cv2.warpAffine(image.targets, matrix, (size, size), flags=flags, borderMode=border)
+    inside = (targets[..., 0] >= 0.5).astype(np.float32)
+    distance = targets[..., 1] * (zoom if scale_distance else 1.0)
+    turns, flip = int(rng.integers(4)), bool(rng.integers(2))
+    stack = np.concatenate([_jitter(rng, rgb, colour), inside[..., None], distance[..., None]], 2)
+    stack = np.rot90(stack, turns)
+    if flip:
+        stack = stack[:, ::-1]
+    stack = np.ascontiguousarray(stack.transpose(2, 0, 1), dtype=np.float32)
+    return stack[:3], stack[3:]
+
+
+def _jitter(
+    rng: np.random.Generator, rgb: NDArray[np.uint8], strength: float
+) -> NDArray[np.float32]:
+    """Scale and shift optical density a channel, jitter the gamma of all, now and then blur."""
+    image = rgb.astype(np.float32)
+    if strength == 0:
+        return image
+    if rng.random() < 0.2:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.2))
+    density = -np.log((image + 1) / 256)
+    gain = np.exp(rng.normal(0, 0.15 * strength)) * np.exp(rng.normal(0, 0.12 * strength, 3))
+    shift = rng.normal(0, 0.03 * strength, 3)
+    density = density * gain.astype(np.float32) + shift.astype(np.float32)
+    image = 256 * np.exp(-density) - 1
+    if rng.random() < 0.3:
+        image = image + rng.normal(0, rng.uniform(0, 6), image.shape)
+    return np.clip(image, 0, 255).astype(np.float32)

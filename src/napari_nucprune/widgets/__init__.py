@@ -1,0 +1,1 @@
+"""The napari side: nothing else here imports napari or Qt."""

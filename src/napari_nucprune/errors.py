@@ -1,4 +1,4 @@
-"""Errors that are messages: one sentence that says what was found, what was expected, what to do."""
+"""Errors that are messages: what was found, what was expected, what to do."""
 
 
 class NucpruneError(Exception):

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .architecture import widths_of
+
 WIDTHS = (16, 32, 64, 128, 256)
 
 
@@ -91,18 +93,3 @@ def build(weights: Mapping[str, np.ndarray]) -> UNet:
     net = UNet(widths_of(weights))
     net.load_state_dict({k: torch.from_numpy(np.array(v)) for k, v in weights.items()})
     return net.eval().requires_grad_(False)
-
-
-def widths_of(weights: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-    """Read the channels of each level from the shapes."""
-    widths = []
-    while (name := f"encoder.{len(widths)}.conv1.weight") in weights:
-        widths.append(int(weights[name].shape[0]))
-    return tuple(widths)
-
-
-def expected_shapes(widths: Sequence[int]) -> dict[str, tuple[int, ...]]:
-    """Return the name and shape of every tensor of a branch of these widths, in forward order."""
-    with torch.device("meta"):
-        net = UNet(widths)
-    return {name: tuple(t.shape) for name, t in net.state_dict().items()}

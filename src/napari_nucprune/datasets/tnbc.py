@@ -1,4 +1,4 @@
-"""TNBC (Naylor et al. 2018): ``Slide_XX`` / ``GT_XX`` PNGs of 512x512, one patient a folder, 40x."""
+"""TNBC (Naylor et al. 2018): ``Slide_XX`` / ``GT_XX`` PNGs, one patient a folder, 40x."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Entry, Folder, entry, images_in, read_labels, report_missing
+from .base import Entry, Folder, entry, images_in, report_missing
 
 MPP = 0.25
 LICENCE = "CC BY 4.0"

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..checkpoint.architecture import widths_of
+from ..checkpoint.format import Checkpoint
 from ..checkpoint.unet import UNet
 from ..datasets.base import Annotated
 from ..datasets.registry import open_folder
@@ -140,6 +142,24 @@ class Fit:
     def state_file(self) -> Path:
         """Where the state lies."""
         return self.folder / "state.pt"
+
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Take a checkpoint's weights instead of random ones.
+
+        Raises
+        ------
+        InputError
+            Where its widths are not the configuration's.
+        """
+        for branch in BRANCHES:
+            found = widths_of(checkpoint.weights[branch])
+            if found != self.config.widths:
+                raise InputError(
+                    f"{checkpoint.name} has the widths {found}, the configuration "
+                    f"{self.config.widths}; make them equal."
+                )
+            state = {k: torch.from_numpy(v) for k, v in checkpoint.weights[branch].items()}
+            self.nets[branch].load_state_dict(state)
 
     def resume(self) -> None:
         """Take up the folder's state, if there is one.

@@ -1,0 +1,315 @@
+"""Checkpoint files: safetensors with both branches, or a torch state dict of our own networks."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..doors import BRANCHES, Branch, Merge
+from ..errors import EnvironmentStopped, InputError
+from .architecture import Layer, expected_shapes, layers, widths_of
+
+FORMAT = "nucprune"
+VERSION = "1"
+SUFFIXES = (".safetensors", ".pt", ".pth")
+Weights = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Two trained branches and what must be known to use them.
+
+    Attributes
+    ----------
+    name
+        Short name.
+    weights
+        By branch: tensor name to float32 array.
+    mpp
+        um a pixel that the network was trained at.
+    merge
+        Parameters of the watershed, fitted on validation.
+    distance_unit_um
+        The distance map is in multiples of this many um; 0 where each training image was divided
+        by its own maximum.
+    provenance
+        Training sets with licences, metrics, anything JSON.
+    pruning
+        State of a stored pruned network (strategy, CRs, keep), None for a dense one.
+    parent_sha256
+        Of the dense checkpoint that a pruned one came from.
+    """
+
+    name: str
+    weights: Mapping[Branch, Weights]
+    mpp: float
+    merge: Merge = field(default_factory=Merge)
+    distance_unit_um: float = 0.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    pruning: Mapping[str, Any] | None = None
+    parent_sha256: str | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash over all tensors' names, shapes and bytes (not over the file)."""
+        digest = hashlib.sha256()
+        for branch in BRANCHES:
+            for name in sorted(self.weights[branch]):
+                array = np.ascontiguousarray(self.weights[branch][name])
+                digest.update(f"{branch}.{name}{array.shape}".encode())
+                digest.update(memoryview(array).cast("B"))
+        return digest.hexdigest()
+
+    def layers(self, branch: Branch) -> list[Layer]:
+        """Return the branch's convolutions in forward order."""
+        return layers(widths_of(self.weights[branch]))
+
+    @cached_property
+    def own_cr(self) -> dict[Branch, float]:
+        """Compression ratio of the stored weights by branch: all / nonzero, 1 where dense."""
+        if self.pruning is None:
+            return dict.fromkeys(BRANCHES, 1.0)
+        ratios: dict[Branch, float] = {}
+        for branch in BRANCHES:
+            stored = [self.weights[branch][f"{x.name}.weight"] for x in self.layers(branch)]
+            nonzero = sum(int(np.count_nonzero(w)) for w in stored)
+            ratios[branch] = sum(w.size for w in stored) / max(nonzero, 1)
+        return ratios
+
+
+def load(path: str | Path, mpp: float | None = None) -> Checkpoint:
+    """Load a checkpoint file. Never runs code from it.
+
+    Parameters
+    ----------
+    path
+        ``.safetensors``, or ``.pt``/``.pth`` with a state dict of both branches
+        (names ``semantic.encoder.0.conv1.weight``, or two dicts under the branches' names).
+    mpp
+        um a pixel, for files that do not say.
+
+    Raises
+    ------
+    InputError
+        One sentence, where the file is missing, damaged, foreign or hostile.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} is not a file; give a checkpoint ({', '.join(SUFFIXES)}).")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        tensors, metadata = _read_safetensors(path)
+    elif suffix in SUFFIXES:
+        tensors, metadata = _read_torch(path), {}
+    else:
+        raise InputError(
+            f"{path.name} is not a checkpoint that can be loaded; "
+            f"expected one of {', '.join(SUFFIXES)}."
+        )
+    weights = _branches(tensors, path.name)
+    if not metadata:
+        metadata = {"mpp": mpp or 0.25, "provenance": {"mpp_assumed": mpp is None}}
+    try:
+        return Checkpoint(
+            name=str(metadata.get("name", path.stem)),
+            weights=weights,
+            mpp=_positive(mpp or metadata["mpp"]),
+            merge=Merge(**metadata.get("merge", {})),
+            distance_unit_um=float(metadata.get("distance_unit_um", 0.0)),
+            provenance=dict(metadata.get("provenance", {})),
+            pruning=metadata.get("pruning"),
+            parent_sha256=metadata.get("parent_sha256"),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path.name} has damaged metadata ({error}); save it again from its source."
+        ) from error
+
+
+def save(checkpoint: Checkpoint, path: str | Path) -> None:
+    """Write a plain safetensors file; the old file stays until the new one is complete.
+
+    Raises
+    ------
+    InputError
+        Where the suffix is not ``.safetensors``.
+    EnvironmentStopped
+        Where the disk is full or the folder cannot be written.
+    """
+    from safetensors.numpy import save_file
+
+    path = Path(path)
+    if path.suffix.lower() != ".safetensors":
+        raise InputError(f"{path.name}: checkpoints are saved as .safetensors; change the ending.")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file(_flat(checkpoint), temporary, _metadata(checkpoint))
+        os.replace(temporary, path)
+    except Exception as error:  # safetensors wraps OSError in its own type
+        raise EnvironmentStopped(
+            f"{path} could not be written ({str(error)[:120]}); "
+            "choose a folder that exists, can be written and has space."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def saved_bytes(checkpoint: Checkpoint) -> int:
+    """Return the size in bytes of the file that `save` would write now."""
+    tensors = _flat(checkpoint)
+    header: dict[str, Any] = {"__metadata__": _metadata(checkpoint)}
+    offset = 0
+    # safetensors lays tensors out by name within one dtype: offsets count as digits.
+    for name in sorted(tensors):
+        end = offset + tensors[name].nbytes
+        header[name] = {
+            "dtype": "F32",
+            "shape": list(tensors[name].shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    length = len(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode())
+    return 8 + -(-length // 8) * 8 + offset
+
+
+def _flat(checkpoint: Checkpoint) -> dict[str, NDArray[np.float32]]:
+    return {
+        f"{branch}.{name}": np.ascontiguousarray(array, np.float32)
+        for branch in BRANCHES
+        for name, array in checkpoint.weights[branch].items()
+    }
+
+
+def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    about = {
+        "name": checkpoint.name,
+        "mpp": checkpoint.mpp,
+        "merge": asdict(checkpoint.merge),
+        "distance_unit_um": checkpoint.distance_unit_um,
+        "provenance": dict(checkpoint.provenance),
+        "pruning": None if checkpoint.pruning is None else dict(checkpoint.pruning),
+        "parent_sha256": checkpoint.parent_sha256,
+    }
+    return {"format": FORMAT, "version": VERSION, "nucprune": json.dumps(about)}
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, "numpy") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except Exception as error:
+        raise InputError(
+            f"{path.name} is not a readable safetensors file ({str(error)[:100]}); "
+            "it may be cut off: copy or download it again."
+        ) from error
+    if header.get("format", FORMAT) != FORMAT or "nucprune" not in header:
+        return tensors, {}
+    if header.get("version") != VERSION:
+        raise InputError(
+            f"{path.name} has format version {header.get('version')}, this nucprune reads "
+            f"{VERSION}; update napari-nucprune."
+        )
+    try:
+        metadata = json.loads(header["nucprune"])
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path.name} has damaged metadata; save it again.") from error
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path.name} has damaged metadata; save it again.")
+    return tensors, metadata
+
+
+def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
+    import torch
+
+    release = tuple(int(x) for x in torch.__version__.split("+")[0].split(".")[:2])
+    if release < (2, 10):
+        raise InputError(
+            f"torch {torch.__version__} cannot load state dicts safely; "
+            "install torch 2.10 or newer, or convert the file to safetensors."
+        )
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(
+            f"{path.name} is not a plain state dict of tensors, and nothing else is loaded because "
+            "it could run code; save only the tensors, best as safetensors."
+        ) from error
+    if not isinstance(state, dict):
+        raise InputError(
+            f"{path.name} holds a {type(state).__name__}; expected a dict of tensors by name."
+        )
+    flat: dict[str, Any] = {}
+    for key, value in state.items():
+        if isinstance(value, dict):
+            flat.update({f"{key}.{name}": tensor for name, tensor in value.items()})
+        else:
+            flat[str(key)] = value
+    if not all(isinstance(t, torch.Tensor) and t.is_floating_point() for t in flat.values()):
+        raise InputError(f"{path.name} holds other things than weights; expected only tensors.")
+    return {name: t.detach().to(torch.float32).numpy() for name, t in flat.items()}
+
+
+def _branches(tensors: Mapping[str, NDArray[Any]], file: str) -> dict[Branch, Weights]:
+    weights: dict[Branch, Weights] = {}
+    for branch in BRANCHES:
+        own = {
+            name.removeprefix(f"{branch}."): array
+            for name, array in tensors.items()
+            if name.startswith(f"{branch}.")
+        }
+        if not own:
+            raise InputError(
+                f"{file} has no {branch} branch (its first tensor is "
+                f"{next(iter(tensors), 'missing')!r}); expected both branches with names like "
+                f"'{branch}.encoder.0.conv1.weight'."
+            )
+        weights[branch] = _checked(own, branch, file)
+    extra = len(tensors) - sum(len(w) for w in weights.values())
+    if extra:
+        raise InputError(f"{file} holds {extra} tensors of no branch; expected only two branches.")
+    return weights
+
+
+def _checked(own: dict[str, NDArray[Any]], branch: Branch, file: str) -> Weights:
+    widths = widths_of(own)
+    if not 2 <= len(widths) <= 8:
+        raise InputError(f"{file}: the {branch} branch is not a U-Net of 2 to 8 levels.")
+    shapes = expected_shapes(widths)
+    for name, shape in shapes.items():
+        if name not in own or own[name].shape != shape:
+            found = own[name].shape if name in own else "nothing"
+            raise InputError(f"{file}: {branch}.{name} is {found}; expected the shape {shape}.")
+    if len(own) != len(shapes):
+        unknown = sorted(set(own) - set(shapes))[0]
+        raise InputError(f"{file}: {branch}.{unknown} belongs to no layer of this U-Net.")
+    result: dict[str, NDArray[np.float32]] = {}
+    for name in shapes:
+        if own[name].dtype.kind != "f":
+            raise InputError(f"{file}: {branch}.{name} is {own[name].dtype}; expected floats.")
+        array = own[name].astype(np.float32)
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"{file}: {branch}.{name} holds values that are not finite (NaN or infinite); "
+                "the training has diverged or the file is damaged."
+            )
+        result[name] = array
+    return result
+
+
+def _positive(value: Any) -> float:
+    number = float(value)
+    if not 0 < number < 100:
+        raise ValueError(f"mpp is {value}, expected um a pixel")
+    return number

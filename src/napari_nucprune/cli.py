@@ -1,0 +1,146 @@
+"""The command ``nucprune``: the same core as the dock, without a viewer."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .errors import InputError, NucpruneError
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    top = argparse.ArgumentParser(
+        prog="nucprune",
+        description="How far can a nuclei network be pruned before it fails, on this image?",
+    )
+    top.add_argument("--version", action="version", version=f"nucprune {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    view = commands.add_parser("view", help="the viewer with the dock")
+    view.add_argument("image", nargs="?", metavar="IMAGE")
+
+    segment = commands.add_parser("segment", help="nuclei of one image, with the pruned network")
+    segment.add_argument("image", metavar="IMAGE")
+    segment.add_argument("-o", "--output", required=True, metavar="DIR")
+    _pruning(segment)
+    _running(segment)
+    segment.add_argument("--mpp", type=float, metavar="X", help="um a pixel of the image")
+    segment.add_argument("--json", action="store_true", help="print run.json")
+
+    evaluate = commands.add_parser("evaluate", help="scores on annotated images")
+    evaluate.add_argument("folder", metavar="FOLDER")
+    evaluate.add_argument("--layout", required=True, metavar="monuseg|tnbc|pairs")
+    _pruning(evaluate)
+    _running(evaluate)
+    evaluate.add_argument("--mpp", type=float, metavar="X", help="um a pixel of the images")
+    evaluate.add_argument("--json", metavar="FILE", help="write all scores")
+
+    prune = commands.add_parser("prune", help="write a pruned checkpoint")
+    prune.add_argument("checkpoint_in", metavar="CHECKPOINT")
+    prune.add_argument("-o", "--output", required=True, metavar="FILE")
+    _pruning(prune, checkpoint=False)
+    prune.add_argument("--mpp", type=float, metavar="X", help="um a pixel, for plain state dicts")
+
+    info = commands.add_parser("info", help="what a checkpoint is")
+    info.add_argument("file", nargs="?", metavar="FILE")
+    info.add_argument("--list", action="store_true", help="the bundled checkpoints")
+
+    train = commands.add_parser("train", help="train both branches; goes on in DIR")
+    train.add_argument("config", metavar="CONFIG.toml")
+    train.add_argument("-o", "--output", required=True, metavar="DIR")
+    train.add_argument("--from", dest="start", metavar="CHECKPOINT", help="start from its weights")
+    train.add_argument("--seed", type=int, metavar="N")
+    train.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
+
+    demo = commands.add_parser("demo", help="overlays of an image at CR 1, 5 and 16")
+    demo.add_argument("image", nargs="?", metavar="IMAGE")
+    demo.add_argument("-o", "--output", default="nucprune-demo", metavar="DIR")
+    return top
+
+
+def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
+    group = sub.add_argument_group("pruning")
+    if checkpoint:
+        group.add_argument("--checkpoint", metavar="NAME|FILE", help="default: the bundled one")
+    group.add_argument("--strategy", metavar="S", help="layer-wise (default) or network-wide")
+    group.add_argument("--cr", type=float, metavar="X", help="compression ratio of both branches")
+    group.add_argument("--cr-semantic", type=float, metavar="X")
+    group.add_argument("--cr-distance", type=float, metavar="X")
+    group.add_argument(
+        "--keep",
+        metavar="NAME,...",
+        help="layers left dense (default: head; 'none' prunes the heads too)",
+    )
+
+
+def _running(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--runtime", default="auto", choices=["auto", "torch"])
+    sub.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
+    sub.add_argument("--tile", type=int, metavar="PX", help="side of a tile, a multiple of 16")
+    sub.add_argument("--threads", type=int, metavar="N")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Returns
+    -------
+    int
+        0 done, 2 wrong input, 3 stopped by the environment, 130 cancelled, 1 a fault of ours.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        from . import commands
+
+        return int(getattr(commands, options.command)(options) or 0)
+    except NucpruneError as error:
+        print(f"nucprune: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("nucprune: cancelled.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if os.environ.get("NUCPRUNE_DEBUG"):
+            raise
+        print(
+            f"nucprune: a fault of ours ({type(error).__name__}: {error}); "
+            "please report it, with NUCPRUNE_DEBUG=1 for the traceback.",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def pruning_asked(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    """Return whether any CR was given, and the arguments of `Pruning`.
+
+    Raises
+    ------
+    InputError
+        Where ``--cr`` meets ``--cr-semantic`` or ``--cr-distance``.
+    """
+    single = options.cr_semantic is not None or options.cr_distance is not None
+    if options.cr is not None and single:
+        raise InputError("Give --cr for both branches, or --cr-semantic and --cr-distance.")
+    values: dict[str, object] = {}
+    for branch in ("semantic", "distance"):
+        own = options.cr if options.cr is not None else getattr(options, f"cr_{branch}")
+        if own is not None:
+            values[f"cr_{branch}"] = own
+    asked = bool(values)
+    if options.strategy is not None:
+        values["strategy"] = options.strategy
+    if options.keep is not None:
+        names = [] if options.keep == "none" else options.keep.split(",")
+        values["keep"] = tuple(name.strip() for name in names if name.strip())
+    return asked, values
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,95 @@
+"""Scoring a checkpoint on a folder of annotated images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..checkpoint.format import Checkpoint
+from ..compare.metrics import Counts, counts, mean_scores
+from ..doors import Maps, Merge, Progress, Scores, ShouldStop, never, no_progress
+from ..errors import Cancelled
+from ..nuclei.watershed import merge
+from ..runtime.base import Runtime
+from ..slides.field import Source, take, to_image
+from .base import Annotated, Folder
+
+
+def run_on(
+    item: Annotated, checkpoint: Checkpoint, runtime: Runtime, mpp: float | None = None
+) -> tuple[Maps, NDArray[np.float64]]:
+    """Run both branches on an annotated image; return maps and their pixels' transform."""
+    own = mpp or item.mpp
+    source = Source([item.rgb], (own, own) if own else None, item.name)
+    taken = take(source, checkpoint.mpp)
+    return runtime.run(taken.field), taken.transform
+
+
+def count_image(
+    item: Annotated, maps: Maps, transform: NDArray[np.float64], parameters: Merge
+) -> Counts:
+    """Merge the maps and count agreement at the image's own size (1000 stays 1000)."""
+    found = to_image(merge(maps, parameters).labels, transform, item.labels.shape, labels=True)
+    semantic = to_image(maps.semantic, transform, item.labels.shape, labels=False)
+    return counts(found, item.labels, semantic=semantic, threshold=parameters.threshold)
+
+
+def evaluate(
+    folder: Folder,
+    checkpoint: Checkpoint,
+    runtime: Runtime,
+    mpp: float | None = None,
+    progress: Progress = no_progress,
+    should_stop: ShouldStop = never,
+) -> dict[str, Any]:
+    """Score a loaded runtime on every image of a folder.
+
+    Parameters
+    ----------
+    folder
+        Annotated images.
+    checkpoint
+        Gives um/px and the watershed's parameters.
+    runtime
+        Already loaded with the checkpoint and its masks.
+    mpp
+        um a pixel of all images, where the layout does not say.
+
+    Returns
+    -------
+    dict
+        ``mean`` (each image counts once), ``pooled`` (each nucleus counts once), ``images``, and
+        ``assumed_mpp`` with the names of images without a pixel size.
+
+    Raises
+    ------
+    Cancelled
+        Between images.
+    """
+    images: list[dict[str, Any]] = []
+    scores: list[Scores] = []
+    total: Counts | None = None
+    assumed = []
+    for done, item in enumerate(folder):
+        if should_stop():
+            raise Cancelled("Cancelled; nothing was written.")
+        progress(f"Scoring {item.name}", done, len(folder))
+        if mpp is None and item.mpp is None:
+            assumed.append(item.name)
+        maps, transform = run_on(item, checkpoint, runtime, mpp)
+        own = count_image(item, maps, transform, checkpoint.merge)
+        total = own if total is None else total + own
+        scores.append(own.scores())
+        images.append({"name": item.name, **scores[-1].as_dict()})
+    assert total is not None  # readers refuse empty folders
+    progress("Scored", len(folder), len(folder))
+    mean: Mapping[str, Any] = mean_scores(scores)
+    return {
+        "mean": dict(mean),
+        "pooled": total.scores().as_dict(),
+        "images": images,
+        "assumed_mpp": assumed,
+    }

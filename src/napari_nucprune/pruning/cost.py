@@ -1,0 +1,84 @@
+"""What a pruned network costs: weights, multiply-adds, bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..checkpoint.format import Checkpoint, saved_bytes
+from ..doors import BRANCHES, Branch, Pruning
+from .strategy import Masks
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Counts over nonzero weights; biases never count.
+
+    Attributes
+    ----------
+    total, kept
+        Convolution weights, and the nonzero ones among them.
+    dense_macs, macs
+        Multiply-adds a pixel of the image, of all and of the nonzero weights.
+    file_bytes
+        Size of the checkpoint file that Save would write now.
+    """
+
+    total: int
+    kept: int
+    dense_macs: float
+    macs: float
+    file_bytes: int
+
+    @property
+    def cr(self) -> float:
+        """All weights / nonzero weights."""
+        return self.total / self.kept if self.kept else float("inf")
+
+    @property
+    def sparsity(self) -> float:
+        """Part of the weights that is zero, 0 to 1."""
+        return 1 - self.kept / self.total
+
+    @property
+    def compute_ratio(self) -> float:
+        """Dense multiply-adds / multiply-adds of nonzero weights."""
+        return self.dense_macs / self.macs if self.macs else float("inf")
+
+
+def cost(checkpoint: Checkpoint, pruning: Pruning, masks: Masks | None) -> Cost:
+    """Count a pruned checkpoint, both branches together.
+
+    Parameters
+    ----------
+    checkpoint
+        The network that was pruned.
+    pruning, masks
+        As from `Ranking.masks`; None counts the weights as stored.
+
+    Returns
+    -------
+    Cost
+        Of both branches, as sum / sum.
+    """
+    total = kept = 0
+    dense_macs = macs = 0.0
+    for branch in BRANCHES:
+        for layer in checkpoint.layers(branch):
+            nonzero = _nonzero(checkpoint, branch, layer.name, masks)
+            total += layer.size
+            kept += nonzero
+            dense_macs += layer.size * layer.positions
+            macs += nonzero * layer.positions
+    stated = checkpoint
+    if masks is not None:
+        parent = checkpoint.parent_sha256 or checkpoint.sha256
+        stated = replace(checkpoint, pruning=pruning.as_dict(), parent_sha256=parent)
+    return Cost(total, kept, dense_macs, macs, saved_bytes(stated))
+
+
+def _nonzero(checkpoint: Checkpoint, branch: Branch, layer: str, masks: Masks | None) -> int:
+    stored = checkpoint.weights[branch][f"{layer}.weight"]
+    mask = None if masks is None else masks[branch].get(layer)
+    return int(np.count_nonzero(stored if mask is None else mask & (stored != 0)))

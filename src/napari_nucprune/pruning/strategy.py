@@ -1,0 +1,159 @@
+"""Strategies by name, and the ranking of a whole checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..checkpoint.format import Checkpoint
+from ..doors import BRANCHES, Branch, Pruning
+from ..errors import InputError
+from .magnitude import BranchRanking, Mask
+
+Masks = dict[Branch, dict[str, Mask]]
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """A way to choose which weights go.
+
+    Attributes
+    ----------
+    name, explanation
+        For the command line and the dock.
+    choose
+        ``choose(ranking, cr)`` returns the pooled mask of a branch, True where a weight stays.
+    """
+
+    name: str
+    explanation: str
+    choose: Callable[[BranchRanking, float], Mask]
+
+
+STRATEGIES: dict[str, Strategy] = {}
+
+
+def register(name: str, explanation: str) -> Callable[..., Callable[..., Mask]]:
+    """Register the decorated ``choose`` function as a strategy."""
+
+    def decorate(choose: Callable[[BranchRanking, float], Mask]) -> Callable[..., Mask]:
+        STRATEGIES[name] = Strategy(name, explanation, choose)
+        return choose
+
+    return decorate
+
+
+@register("layer-wise", "The smallest weights of every layer go, the same part of each.")
+def layer_wise(ranking: BranchRanking, cr: float) -> Mask:
+    """Remove round((1 - d) n_l) weights of each layer l (Mahbod et al., AMAI 2022)."""
+    gone = 1 - ranking.density(cr)
+    return ranking.lowest_of_layers([round(gone * layer.size) for layer in ranking.pruned])
+
+
+@register("network-wide", "The smallest weights of the whole branch go, wherever they lie.")
+def network_wide(ranking: BranchRanking, cr: float) -> Mask:
+    """Remove N - round(N / CR) weights over all layers pooled (Mahbod et al., AMAI 2022)."""
+    return ranking.lowest_of_all(ranking.removed(cr))
+
+
+class Ranking:
+    """The weights of a checkpoint, ranked once.
+
+    Parameters
+    ----------
+    checkpoint
+        Dense, or pruned already (then its own CR is the least that can be asked for).
+    keep
+        Layers left dense; see `Pruning`.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, keep: tuple[str, ...] | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.keep = keep
+        self.branches = {
+            branch: BranchRanking(
+                branch, checkpoint.layers(branch), checkpoint.weights[branch], keep
+            )
+            for branch in BRANCHES
+        }
+
+    def masks(self, pruning: Pruning) -> Masks:
+        """Return the masks of both branches.
+
+        Parameters
+        ----------
+        pruning
+            Strategy and compression ratios; its ``keep`` must be the ranking's.
+
+        Returns
+        -------
+        dict
+            By branch and layer name, bool in the weight's shape, True where a weight stays.
+            Kept layers are left out.
+
+        Raises
+        ------
+        InputError
+            Where the strategy is unknown or a CR is out of reach.
+        """
+        strategy = STRATEGIES.get(pruning.strategy)
+        if strategy is None:
+            raise InputError(
+                f"The strategy {pruning.strategy!r} is not known; choose {', '.join(STRATEGIES)}."
+            )
+        if pruning.keep != self.keep:
+            raise ValueError("the ranking was made for other kept layers")
+        for branch in BRANCHES:
+            own = self.checkpoint.own_cr[branch]
+            if pruning.cr(branch) < own * (1 - 1e-9):
+                raise InputError(
+                    f"The {branch} branch of {self.checkpoint.name} is stored pruned at CR "
+                    f"{own:.4g}; CR {pruning.cr(branch):g} is less: ask for at least that."
+                )
+
+        def one(branch: Branch) -> dict[str, Mask]:
+            ranking = self.branches[branch]
+            return ranking.split(strategy.choose(ranking, pruning.cr(branch)))
+
+        # The two branches are independent and numpy drops the GIL: two threads halve the time.
+        with ThreadPoolExecutor(2) as pool:
+            semantic, distance = pool.map(one, BRANCHES)
+        return {"semantic": semantic, "distance": distance}
+
+
+def apply(checkpoint: Checkpoint, pruning: Pruning, masks: Masks) -> Checkpoint:
+    """Return the checkpoint with the masked weights set to zero and its pruning state set."""
+    weights = {
+        branch: {
+            name: array * masks[branch][layer]
+            if (layer := name.removesuffix(".weight")) != name and layer in masks[branch]
+            else array
+            for name, array in checkpoint.weights[branch].items()
+        }
+        for branch in BRANCHES
+    }
+    return replace(
+        checkpoint,
+        weights={
+            b: {n: np.asarray(a, np.float32) for n, a in w.items()} for b, w in weights.items()
+        },
+        pruning=pruning.as_dict(),
+        parent_sha256=checkpoint.parent_sha256 or checkpoint.sha256,
+    )
+
+
+def as_stored(checkpoint: Checkpoint, pruning: Pruning | None) -> Pruning:
+    """Return the pruning to run: what was asked for, else the checkpoint as it is stored."""
+    if pruning is not None:
+        return pruning
+    own = checkpoint.own_cr
+    stored = dict(checkpoint.pruning or {})
+    return Pruning(
+        str(stored.get("strategy", "layer-wise")),
+        own["semantic"],
+        own["distance"],
+        None if stored.get("keep") is None else tuple(stored["keep"]),
+    )

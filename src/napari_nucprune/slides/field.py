@@ -1,0 +1,256 @@
+"""Which part of an image, at which um/px: from an image's levels to a field for the network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..doors import Field, Maps
+from ..errors import InputError
+from .image import read_image, to_rgb
+
+HALO = 96
+GRID = 16
+#: Closer than this to the network's um/px an image is run as it is: resampling would only blur.
+SAME_MPP = 0.03
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image that fields are taken from.
+
+    Attributes
+    ----------
+    levels
+        Array-likes (H, W, 3 or 4) uint8, from full resolution down; sliced, then ``np.asarray``.
+    mpp
+        um a pixel of level 0, (y, x); None where the image does not say.
+    name
+        For messages.
+    """
+
+    levels: Sequence[Any]
+    mpp: tuple[float, float] | None = None
+    name: str = "The image"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, W) of level 0."""
+        return int(self.levels[0].shape[0]), int(self.levels[0].shape[1])
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A field with its halo.
+
+    Attributes
+    ----------
+    field
+        What to run: the asked part and up to 96 px of real neighbours around it.
+    inner
+        (rows, columns) of the asked part within the field.
+    """
+
+    field: Field
+    inner: tuple[slice, slice]
+
+    def crop(self, maps: Maps) -> Maps:
+        """Return the maps of the asked part alone."""
+        rows, columns = self.inner
+        crop = (slice(rows.start, rows.stop), slice(columns.start, columns.stop))
+        return Maps(maps.semantic[crop].copy(), maps.distance[crop].copy(), maps.mpp)
+
+    @property
+    def transform(self) -> NDArray[np.float64]:
+        """3x3, homogeneous (y, x, 1): pixels of the asked part to level-0 pixels."""
+        shift = np.eye(3)
+        shift[:2, 2] = self.inner[0].start, self.inner[1].start
+        return self.field.transform @ shift
+
+
+def take(
+    source: Source,
+    mpp: float,
+    box: tuple[float, float, float, float] | None = None,
+    largest: int | None = None,
+) -> Taken:
+    """Take a part of an image at the network's um/px.
+
+    Parameters
+    ----------
+    source
+        The image.
+    mpp
+        The network's um a pixel. An image without a pixel size is taken to have it
+        (``mpp_assumed``).
+    box
+        (y0, x0, y1, x1) in level-0 pixels, None for all. The start snaps down to the pooling
+        grid of 16 network pixels from the image's own origin: panning by one pixel must not
+        change the nuclei.
+    largest
+        Most network pixels a side.
+
+    Returns
+    -------
+    Taken
+        The field with its halo.
+
+    Raises
+    ------
+    InputError
+        Where the box lies outside the image, or is larger than ``largest``.
+    """
+    if min(source.shape) == 0:
+        raise InputError(f"{source.name} is empty: its shape is {source.shape}.")
+    own = source.mpp or (mpp, mpp)
+    ratios = tuple(1.0 if abs(mpp / m - 1) <= SAME_MPP else mpp / m for m in own)
+    sides = [max(1, round(n / r)) for n, r in zip(source.shape, ratios, strict=True)]
+    if box is None:
+        box = (0, 0, *source.shape)
+    spans = []
+    for axis in range(2):
+        low = max(math.floor(box[axis] / ratios[axis]), 0) // GRID * GRID
+        high = min(math.ceil(box[axis + 2] / ratios[axis]), sides[axis])
+        if low >= high:
+            raise InputError(f"The chosen part lies outside {source.name}; move it back.")
+        if largest and high - low > largest:
+            raise InputError(
+                f"The chosen part is {high - low} px long at {mpp:g} um/px; at most {largest} "
+                "can be run at once: zoom in or choose a smaller part."
+            )
+        outer = slice(max(low - HALO, 0), min(high + HALO, sides[axis]))
+        spans.append((outer, slice(low - outer.start, high - outer.start)))
+    (rows, inner_rows), (columns, inner_columns) = spans
+    rgb = _resampled(source, ratios, rows, columns)
+    transform = np.eye(3)
+    for axis, outer in enumerate((rows, columns)):
+        transform[axis, axis] = ratios[axis]
+        transform[axis, 2] = (outer.start + 0.5) * ratios[axis] - 0.5
+    resampled = ratios != (1.0, 1.0)
+    field = Field(
+        rgb,
+        mpp if resampled else float(np.mean(own)),
+        (rows.start, columns.start),
+        transform,
+        mpp_assumed=source.mpp is None,
+    )
+    return Taken(field, (inner_rows, inner_columns))
+
+
+def _resampled(
+    source: Source, ratios: tuple[float, ...], rows: slice, columns: slice
+) -> NDArray[np.uint8]:
+    """Read network pixels ``rows`` x ``columns`` from the coarsest level that is fine enough."""
+    level, downs = _best_level(source, ratios)
+    data = source.levels[level]
+    if ratios == (1.0, 1.0) and level == 0:
+        return to_rgb(np.asarray(data[rows, columns]), source.name)
+    import cv2
+
+    step = [r / d for r, d in zip(ratios, downs, strict=True)]
+    read, offset = [], []
+    for axis, outer in enumerate((rows, columns)):
+        # Level pixel of a network pixel's centre: (i + 0.5) * step - 0.5.
+        margin = 4 * step[axis] + 2
+        low = max(math.floor((outer.start + 0.5) * step[axis] - 0.5 - margin), 0)
+        high = math.ceil((outer.stop - 0.5) * step[axis] - 0.5 + margin) + 1
+        read.append(slice(low, min(high, int(data.shape[axis]))))
+        offset.append((outer.start + 0.5) * step[axis] - 0.5 - low)
+    rgb = to_rgb(np.asarray(data[read[0], read[1]]), source.name)
+    # Low-pass before thinning out, so that fine texture does not alias.
+    sigma = [0.5 * math.sqrt(max(s * s - 1, 0)) for s in step]
+    if max(sigma) > 0.1:
+        rgb = cv2.GaussianBlur(
+            rgb, (0, 0), sigmaX=max(sigma[1], 1e-3), sigmaY=max(sigma[0], 1e-3)
+        )  # fmt: skip
+    size = (columns.stop - columns.start, rows.stop - rows.start)
+    matrix = np.array([[step[1], 0, offset[1]], [0, step[0], offset[0]]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    return cv2.warpAffine(rgb, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+
+
+def _best_level(source: Source, ratios: tuple[float, ...]) -> tuple[int, tuple[float, float]]:
+    best = (0, (1.0, 1.0))
+    for index, level in enumerate(source.levels):
+        downs = (source.shape[0] / level.shape[0], source.shape[1] / level.shape[1])
+        if all(d <= r * 1.001 for d, r in zip(downs, ratios, strict=True)):
+            best = (index, downs)
+    return best
+
+
+def to_image(
+    array: NDArray[Any], transform: NDArray[np.float64], shape: tuple[int, int], labels: bool
+) -> NDArray[Any]:
+    """Bring a map or labels of a whole image back to the image's own pixels.
+
+    Parameters
+    ----------
+    array
+        (h, w) float32 or int32 at the network's um/px.
+    transform
+        Its pixels to image pixels, as of `Taken`.
+    shape
+        (H, W) of the image.
+    labels
+        Nearest neighbour instead of linear.
+
+    Returns
+    -------
+    NDArray
+        (H, W) of the same dtype.
+    """
+    if array.shape == tuple(shape) and np.allclose(transform, np.eye(3)):
+        return array
+    axes = []
+    for axis in range(2):
+        # Image pixel to array pixel: the inverse of the diagonal transform.
+        where = (np.arange(shape[axis]) - transform[axis, 2]) / transform[axis, axis]
+        axes.append(np.clip(where, 0, array.shape[axis] - 1).astype(np.float32))
+    if labels:
+        rows, columns = (np.rint(a).astype(np.intp) for a in axes)
+        return array[rows[:, None], columns[None, :]]
+    import cv2
+
+    # In bands: cv2.remap takes images below 32,768 px a side and wants both maps in full.
+    out = np.empty(shape, array.dtype)
+    for top in range(0, shape[0], 512):
+        ys = axes[0][top : top + 512]
+        map_y, map_x = np.meshgrid(ys, axes[1], indexing="ij")
+        out[top : top + 512] = cv2.remap(array, map_x, map_y, cv2.INTER_LINEAR)
+    return out
+
+
+def open_source(path: str | Path, mpp: float | None = None) -> Source:
+    """Open an image file or a slide.
+
+    Parameters
+    ----------
+    path
+        What `slides.reader` lists as slides goes through OpenSlide, all else is an image file.
+    mpp
+        um a pixel, instead of what the file says.
+
+    Raises
+    ------
+    InputError
+        Where the file cannot be read or ``mpp`` is no number above 0.
+    """
+    from .reader import SUFFIXES, Slide
+
+    if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
+        raise InputError(f"The pixel size is {mpp:g} um; give a number above 0.")
+    path = Path(path)
+    levels: Sequence[Any]
+    if path.suffix.lower() in SUFFIXES:
+        slide = Slide.open(path)
+        levels, own = slide.levels(), slide.mpp
+    else:
+        rgb, single = read_image(path)
+        levels, own = [rgb], (single, single) if single else None
+    return Source(levels, (mpp, mpp) if mpp else own, path.name)

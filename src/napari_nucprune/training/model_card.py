@@ -1,0 +1,179 @@
+"""After training: fit the watershed on validation, score by patient, write checkpoint and card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import __version__
+from ..checkpoint.format import Checkpoint, save
+from ..compare.metrics import mean_scores
+from ..datasets.base import Annotated
+from ..datasets.evaluate import count_image, run_on
+from ..doors import Merge, Progress, Scores, no_progress
+from ..runtime.torch_runtime import TorchRuntime
+from .config import Config
+
+SIGMAS_UM = (0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25)
+THRESHOLDS = (0.4, 0.5, 0.6)
+AREAS_UM2 = (1.9, 4.0)
+
+
+def halves(items: list[Annotated]) -> tuple[list[Annotated], list[Annotated]]:
+    """Split by patient, in the order of the list: the first half fits, the second is reported."""
+    patients = list(dict.fromkeys(item.patient for item in items))
+    first = set(patients[: len(patients) // 2])
+    return (
+        [item for item in items if item.patient in first],
+        [item for item in items if item.patient not in first],
+    )
+
+
+def finish(
+    config: Config,
+    weights: Mapping[Any, Any],
+    validation: Mapping[str, list[Annotated]],
+    folder: Path,
+    device: str = "auto",
+    progress: Progress = no_progress,
+) -> Checkpoint:
+    """Fit the merge parameters, score, and write ``NAME.safetensors`` and ``NAME.md``.
+
+    Parameters
+    ----------
+    config
+        Of the training.
+    weights
+        Both branches' tensors.
+    validation
+        By layout, in the order of the configuration's lists.
+    folder
+        Where the files go.
+
+    Returns
+    -------
+    Checkpoint
+        As written, its provenance holding data, licences, seed and metrics by patient.
+    """
+    checkpoint = Checkpoint(config.name, weights, config.mpp, Merge(), config.distance_unit_um)
+    runtime = TorchRuntime(device)
+    runtime.load(checkpoint)
+    split = {layout: halves(items) for layout, items in validation.items() if items}
+    everything = [(layout, item) for layout, items in validation.items() for item in items]
+    maps = {}
+    for done, (layout, item) in enumerate(everything):
+        progress("Running on validation images", done, len(everything))
+        maps[layout, item.name] = run_on(item, checkpoint, runtime)
+
+    def scores(layout: str, items: list[Annotated], parameters: Merge) -> list[Scores]:
+        return [count_image(i, *maps[layout, i.name], parameters).scores() for i in items]
+
+    # Sigma first, the others at the best sigma: a grid of all would take an hour.
+    best, best_value = Merge(), -1.0
+    for name, values in (
+        ("sigma_um", SIGMAS_UM),
+        ("threshold", THRESHOLDS),
+        ("min_area_um2", AREAS_UM2),
+    ):
+        start = best
+        for value in values:
+            progress(f"Fitting {name} = {value:g}", 0, 1)
+            candidate = replace(start, **{name: value})
+            means = [
+                np.mean([s.pq + s.aji for s in scores(layout, fit or report, candidate)])
+                for layout, (fit, report) in split.items()
+            ]
+            if float(np.mean(means)) > best_value + 1e-6:
+                best, best_value = candidate, float(np.mean(means))
+    checkpoint = replace(checkpoint, merge=best)
+    metrics: dict[str, Any] = {}
+    patients: dict[str, Any] = {}
+    for layout, (fit, report) in split.items():
+        for part, items in (("second half", report), ("both halves", fit + report)):
+            metrics[f"{layout}, {part}"] = dict(mean_scores(scores(layout, items, best)))
+        for patient in dict.fromkeys(item.patient for item in fit + report):
+            own = [item for item in fit + report if item.patient == patient]
+            result = dict(mean_scores(scores(layout, own, best)))
+            result["half"] = "first" if own[0] in fit else "second"
+            patients[f"{layout} {patient}"] = result
+    provenance = {
+        "software": f"napari-nucprune {__version__}",
+        "seed": config.seed,
+        "steps": config.steps,
+        "batch": config.batch,
+        "crop": config.crop,
+        "data": _data(config, validation),
+        "metrics": metrics,
+        "patients": patients,
+    }
+    checkpoint = replace(checkpoint, provenance=provenance)
+    save(checkpoint, folder / f"{config.name}.safetensors")
+    (folder / f"{config.name}.md").write_text(card(checkpoint), encoding="utf-8")
+    return checkpoint
+
+
+def _data(config: Config, validation: Mapping[str, list[Annotated]]) -> list[dict[str, Any]]:
+    licences = {layout: items[0].licence for layout, items in validation.items() if items}
+    return [
+        {
+            "layout": data.layout,
+            "folder": data.path.name,
+            "weight": data.weight,
+            "licence": data.options.get("licence", licences.get(data.layout, "not stated")),
+            "validation": list(data.validation),
+        }
+        for data in config.data
+    ]
+
+
+def card(checkpoint: Checkpoint) -> str:
+    """Return the model card (Markdown) of a checkpoint that `finish` made."""
+    about = checkpoint.provenance
+    merge = checkpoint.merge
+    unit = checkpoint.distance_unit_um
+    lines = [
+        f"# {checkpoint.name}",
+        "",
+        "Two U-Nets (semantic segmentation and distance regression; Mahbod et al., AMAI 2022) for "
+        "nuclei in H&E-stained tissue. For research; not a medical device.",
+        "",
+        f"- Pixel size: {checkpoint.mpp:g} um/px",
+        f"- Distance target: {f'um over {unit:g}' if unit else 'over the maximum of the image'}",
+        f"- Watershed: sigma {merge.sigma_um:g} um, threshold {merge.threshold:g}, "
+        f"least area {merge.min_area_um2:g} um2",
+        f"- Trained by `nucprune train`: {about['steps']} steps of {about['batch']} crops of "
+        f"{about['crop']} px, both branches, seed {about['seed']}",
+        f"- Weights' sha256: `{checkpoint.sha256}`",
+        "",
+        "## Data",
+        "",
+        "| layout | folder | drawn with weight | licence | held out for validation |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {d['layout']} | {d['folder']} | {d['weight']:g} | {d['licence']} | "
+        f"{', '.join(d['validation'])} |"
+        for d in about["data"]
+    ]
+    lines += ["", "## Validation (mean over images; the first half fitted the watershed)", ""]
+    lines += _table(about["metrics"], "set")
+    lines += ["", "## By patient", ""]
+    lines += _table(about["patients"], "patient")
+    return "\n".join(lines) + "\n"
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]], title: str) -> list[str]:
+    columns = ("semantic_dice", "dice", "aji", "dq", "sq", "pq")
+    half = any("half" in row for row in rows.values())
+    out = [
+        f"| {title} | {'half | ' if half else ''}{' | '.join(columns)} |",
+        "|" + "---|" * (len(columns) + 1 + half),
+    ]
+    for name, row in rows.items():
+        cells = [f"{row[c]:.3f}" if row.get(c) is not None else "" for c in columns]
+        out.append(f"| {name} | {row['half'] + ' | ' if half else ''}{' | '.join(cells)} |")
+    return out

@@ -1,0 +1,119 @@
+"""The compression-ratio slider: logarithmic, 1 to 64, with stops and a number box."""
+
+from __future__ import annotations
+
+import math
+
+from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtGui import QPainter, QPaintEvent
+from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QSlider, QVBoxLayout, QWidget
+
+STOPS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64)
+LARGEST = 64.0
+#: Slider ticks from CR 1 to CR 64, and within how many of them a drag snaps to a stop.
+TICKS = 600
+SNAP = 7
+
+
+def cr_of(tick: int) -> float:
+    """Return the CR of a slider position: a stop where one is near, else three digits."""
+    for stop in STOPS:
+        if abs(tick_of(stop) - tick) <= SNAP:
+            return float(stop)
+    return float(f"{LARGEST ** (tick / TICKS):.3g}")
+
+
+def tick_of(cr: float) -> int:
+    """Return the slider position of a CR."""
+    return round(TICKS * math.log(cr) / math.log(LARGEST))
+
+
+class _Scale(QWidget):
+    """The stops' numbers under the slider, grey where they cannot be reached."""
+
+    def __init__(self, slider: QSlider) -> None:
+        super().__init__()
+        self.slider = slider
+        self.floor, self.ceiling = 1.0, LARGEST
+        self.setFixedHeight(15)
+
+    def paintEvent(self, event: QPaintEvent) -> None:
+        """Draw each number under its place."""
+        painter = QPainter(self)
+        font = self.font()
+        font.setPointSizeF(max(font.pointSizeF() * 0.75, 6.0))
+        painter.setFont(font)
+        handle = 14
+        span = self.width() - handle
+        for stop in STOPS:
+            x = handle / 2 + span * tick_of(stop) / TICKS
+            reachable = self.floor - 1e-6 <= stop <= self.ceiling
+            painter.setOpacity(0.9 if reachable else 0.3)
+            flags = Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignTop
+            box = painter.boundingRect(self.rect(), int(flags), str(stop))
+            left = min(max(int(x - box.width() / 2), 0), self.width() - box.width())
+            painter.drawText(left, 11, str(stop))
+
+
+class CRSlider(QWidget):
+    """One compression ratio.
+
+    Emits ``changed(float)`` on every new value, from the mouse, the keys or the box.
+    """
+
+    changed = Signal(float)
+
+    def __init__(self, name: str, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(0, TICKS)
+        self.slider.setPageStep(100)
+        self.slider.setSingleStep(10)
+        self.slider.setAccessibleName(f"compression ratio {name}")
+        tip = f"Compression ratio ({name}): all weights / weights kept"
+        self.slider.setToolTip(tip)
+        self.box = QDoubleSpinBox()
+        self.box.setRange(1.0, LARGEST)
+        self.box.setDecimals(2)
+        self.box.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
+        self.box.setKeyboardTracking(False)
+        self.box.setFixedWidth(76)
+        self.box.setToolTip(tip)
+        self.scale = _Scale(self.slider)
+        left = QVBoxLayout()
+        left.setSpacing(0)
+        left.addWidget(self.slider)
+        left.addWidget(self.scale)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.addLayout(left, 1)
+        row.addWidget(self.box, 0, Qt.AlignmentFlag.AlignTop)
+        self._value = 1.0
+        self.slider.valueChanged.connect(lambda tick: self._take(cr_of(tick), move_slider=False))
+        self.box.valueChanged.connect(lambda value: self._take(value, move_slider=True))
+
+    @property
+    def value(self) -> float:
+        """The compression ratio."""
+        return self._value
+
+    def set_value(self, value: float) -> None:
+        """Set the compression ratio; emits where it is new."""
+        self._take(value, move_slider=True)
+
+    def set_limits(self, floor: float, ceiling: float) -> None:
+        """Set the least and the largest CR that can be had; stops beyond are greyed."""
+        self.scale.floor, self.scale.ceiling = floor, min(ceiling, LARGEST)
+        self.scale.update()
+        self._take(self._value, move_slider=True)
+
+    def _take(self, value: float, move_slider: bool) -> None:
+        value = min(max(value, self.scale.floor), self.scale.ceiling)
+        with QSignalBlocker(self.box):
+            self.box.setValue(value)
+        if move_slider:
+            with QSignalBlocker(self.slider):
+                self.slider.setValue(tick_of(value))
+        if value != self._value:
+            self._value = value
+            self.changed.emit(value)

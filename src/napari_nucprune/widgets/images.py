@@ -1,0 +1,127 @@
+"""Which image the dock runs on: follows the viewer's layers, their pixels and pixel sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from qtpy.QtCore import QObject, QSignalBlocker, Signal
+
+from ..slides.field import Source
+from . import layers
+from .sections import ImageSection
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+WATCHED = ("data", "scale", "translate", "rotate", "shear", "affine", "units")
+
+
+class Images(QObject):
+    """The user's image layers behind the dock's first part.
+
+    ``changed`` is emitted on another image, and on new pixels, transform or pixel size of it.
+    """
+
+    changed = Signal()
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.section = ImageSection(lambda _: self.choices())
+        self.network_mpp = 0.25
+        self._known: set[Image] = set()
+        self._versions: dict[Image, int] = {}
+        self._typed: dict[Image, float] = {}
+        self.section.layer.changed.connect(self._chosen)
+        self.section.mpp.valueChanged.connect(self._mpp_typed)
+        viewer.layers.events.inserted.connect(self.refresh)
+        viewer.layers.events.removed.connect(self.refresh)
+
+    @property
+    def layer(self) -> Image | None:
+        """The chosen layer."""
+        value = self.section.layer.value
+        return value if isinstance(value, Image) else None
+
+    def choices(self) -> list[tuple[str, Image]]:
+        """Return the user's image layers: ours have a role."""
+        return [
+            (layer.name, layer)
+            for layer in self.viewer.layers
+            if isinstance(layer, Image) and "role" not in layer.metadata.get(layers.KEY, {})
+        ]
+
+    def source(self) -> Source:
+        """Return the chosen image with the pixel size that the box says, where one was typed.
+
+        Raises
+        ------
+        InputError
+            Where there is none, or it is not a plain RGB image.
+        """
+        source = layers.source_of(self.layer)
+        typed = self._typed.get(self.layer)
+        return source if typed is None else replace(source, mpp=(typed, typed))
+
+    def key(self) -> Hashable:
+        """Return what names the chosen image's pixels now."""
+        return id(self.layer), self._versions.get(self.layer, 0)
+
+    def refresh(self, event: Any = None) -> None:
+        """Follow added and removed layers; a newly dropped image is chosen."""
+        found = [layer for _, layer in self.choices()]
+        new = [layer for layer in found if layer not in self._known]
+        if set(found) == self._known:
+            return
+        for layer in new:
+            layer.events.name.connect(self._renamed)
+            for name in WATCHED:
+                getattr(layer.events, name).connect(self._data_changed)
+        self._known = set(found)
+        for memory in (self._versions, self._typed):
+            for layer in set(memory) - self._known:
+                del memory[layer]
+        before = self.layer
+        with self.section.layer.changed.blocked():
+            self.section.layer.reset_choices()
+            if new:
+                self.section.layer.value = new[-1]
+        if self.layer is not before:
+            self._chosen()
+
+    def show_mpp(self) -> None:
+        """Show the pixel size and where it is from."""
+        layer, box, origin = self.layer, self.section.mpp, self.section.mpp_from
+        own = None if layer is None else layers.mpp_of(layer)
+        typed = self._typed.get(layer)
+        with QSignalBlocker(box):
+            box.setValue(typed or (own[0] if own else self.network_mpp))
+        origin.setText("set here" if typed else "from the image" if own else "assumed")
+        unset = not typed and not own
+        origin.setToolTip(
+            "Pixel size is not set in the image: results may be inaccurate. Type it in the box."
+            if unset
+            else ""
+        )
+
+    def _chosen(self, _: Any = None) -> None:
+        self.show_mpp()
+        self.changed.emit()
+
+    def _renamed(self, event: Any = None) -> None:
+        with self.section.layer.changed.blocked():
+            self.section.layer.reset_choices()
+
+    def _data_changed(self, event: Any) -> None:
+        layer = event.source
+        self._versions[layer] = self._versions.get(layer, 0) + 1
+        if layer is self.layer:
+            self._chosen()
+
+    def _mpp_typed(self, value: float) -> None:
+        if self.layer is not None:
+            self._typed[self.layer] = value
+            self._chosen()

@@ -1,0 +1,64 @@
+"""The Save buttons: ask for a file, write it, say so."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtWidgets import QFileDialog, QWidget
+
+from ..checkpoint import format as checkpoint_format
+from ..errors import InputError
+from ..nuclei.table import write_csv
+from ..pruning.strategy import apply
+from ..slides.outputs import cannot_write, save_labels
+
+if TYPE_CHECKING:
+    from ..doors import Pruning
+    from ..preview import Preview, Session
+
+
+def ask_file(parent: QWidget, title: str, suggestion: str, suffix: str) -> Path | None:
+    """Ask where to save; the suffix is added where it was left out."""
+    name, _ = QFileDialog.getSaveFileName(parent, title, suggestion + suffix, f"*{suffix}")
+    if not name:
+        return None
+    path = Path(name)
+    return path if path.suffix else path.with_suffix(suffix)
+
+
+def checkpoint(parent: QWidget, session: Session, pruning: Pruning) -> str | None:
+    """Save the pruned checkpoint; return what to say, None where the user thought better."""
+    suggestion = f"{session.checkpoint.name} {pruning.label}".replace(" / ", "-").replace(" ", "-")
+    path = ask_file(parent, "Save the pruned checkpoint", suggestion, ".safetensors")
+    if path is None:
+        return None
+    masks = session.masks(pruning)
+    stored = session.checkpoint
+    checkpoint_format.save(stored if masks is None else apply(stored, pruning, masks), path)
+    return f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB)."
+
+
+def labels(parent: QWidget, preview: Preview | None) -> str | None:
+    """Save the shown instances as an int32 TIFF with their pixel size."""
+    if preview is None:
+        raise InputError("There are no nuclei to save yet; run first.")
+    path = ask_file(parent, "Save the labels", "instances", ".tif")
+    if path is None:
+        return None
+    save_labels(preview.nuclei.labels, path, None if preview.mpp_assumed else preview.nuclei.mpp)
+    return f"Saved {len(preview.nuclei)} nuclei as {path.name}."
+
+
+def table(parent: QWidget, preview: Preview | None) -> str | None:
+    """Save the measurements as CSV."""
+    if preview is None:
+        raise InputError("There are no nuclei to save yet; run first.")
+    path = ask_file(parent, "Save the table", "nuclei", ".csv")
+    if path is None:
+        return None
+    try:
+        write_csv(preview.nuclei, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return f"Saved {len(preview.nuclei)} rows as {path.name}."

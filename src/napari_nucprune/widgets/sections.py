@@ -1,0 +1,200 @@
+"""The dock's parts, top to bottom: widgets only, wired by `dock`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from magicgui.widgets import ComboBox
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from .cr_slider import CRSlider
+
+AREAS = ("visible area", "rectangle", "whole image")
+
+
+def wrapped(name: str = "") -> QLabel:
+    """Return a label that breaks its text instead of widening the dock."""
+    label = QLabel()
+    label.setWordWrap(True)
+    label.setObjectName(name)
+    label.setTextFormat(Qt.TextFormat.PlainText)
+    # Ignored width: a long file name must not push the dock past 320 px.
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
+    return label
+
+
+class Section(QFrame):
+    """A titled part of the dock."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self.body = QVBoxLayout(self)
+        self.body.setContentsMargins(0, 2, 0, 4)
+        self.body.setSpacing(4)
+        heading = QLabel(title)
+        font = heading.font()
+        font.setBold(True)
+        heading.setFont(font)
+        self.body.addWidget(heading)
+
+    def row(self, *widgets: QWidget | tuple[QWidget, int]) -> QHBoxLayout:
+        """Add widgets side by side, a stretch with each where given as a pair."""
+        layout = QHBoxLayout()
+        layout.setContentsMargins(0, 0, 0, 0)
+        for widget in widgets:
+            layout.addWidget(*(widget if isinstance(widget, tuple) else (widget, 0)))
+        self.body.addLayout(layout)
+        return layout
+
+
+class ImageSection(Section):
+    """Which layer, which part of it, which pixel size."""
+
+    def __init__(self, choices: Callable[[Any], list[tuple[str, Any]]]) -> None:
+        super().__init__("Image")
+        self.layer = ComboBox(choices=choices, nullable=False, tooltip="The image to run on")
+        self.layer.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.open_slide = QPushButton("Open slide…")
+        self.open_slide.setToolTip("Open a whole slide without napari's question which reader")
+        self.row((self.layer.native, 1), self.open_slide)
+        self.area = QComboBox()
+        self.area.addItems(AREAS)
+        self.area.setToolTip("What the network runs on")
+        self.row(QLabel("Run on"), (self.area, 1))
+        self.mpp = QDoubleSpinBox()
+        self.mpp.setRange(0.01, 20)
+        self.mpp.setDecimals(4)
+        self.mpp.setSingleStep(0.01)
+        self.mpp.setSuffix(" µm")
+        self.mpp.setKeyboardTracking(False)
+        self.mpp_from = QLabel()
+        self.row(QLabel("Pixel size"), self.mpp, (self.mpp_from, 1))
+
+
+class CheckpointSection(Section):
+    """Which network."""
+
+    def __init__(self) -> None:
+        super().__init__("Checkpoint")
+        self.choice = QComboBox()
+        self.choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.open = QPushButton("Open…")
+        self.row((self.choice, 1), self.open)
+        self.about = wrapped("about")
+        self.body.addWidget(self.about)
+
+
+class PruningSection(Section):
+    """Strategy and compression ratios, and what they cost."""
+
+    def __init__(self) -> None:
+        super().__init__("Pruning")
+        self.strategy = QComboBox()
+        self.link = QToolButton()
+        self.link.setCheckable(True)
+        self.link.setChecked(True)
+        self.link.setText("linked")
+        self.link.setToolTip("One compression ratio for both branches; release to set each")
+        self.row(QLabel("Strategy"), (self.strategy, 1), self.link)
+        self.both = CRSlider("both branches")
+        self.semantic = CRSlider("semantic branch")
+        self.distance = CRSlider("distance branch")
+        self.semantic_label = QLabel("semantic")
+        self.distance_label = QLabel("distance")
+        for widget in (
+            self.both,
+            self.semantic_label,
+            self.semantic,
+            self.distance_label,
+            self.distance,
+        ):
+            self.body.addWidget(widget)
+        self.kept, self.compute, self.time = wrapped("kept"), wrapped("compute"), wrapped("time")
+        for label in (self.kept, self.compute, self.time):
+            self.body.addWidget(label)
+        self.show_linked(True)
+
+    @property
+    def sliders(self) -> tuple[CRSlider, CRSlider, CRSlider]:
+        """Both, semantic, distance."""
+        return self.both, self.semantic, self.distance
+
+    def show_linked(self, linked: bool) -> None:
+        """Show one slider, or one a branch; values carry over."""
+        if linked:
+            self.both.set_value(min(self.semantic.value, self.distance.value))
+        else:
+            self.semantic.set_value(self.both.value)
+            self.distance.set_value(self.both.value)
+        self.link.setText("linked" if linked else "split")
+        self.both.setVisible(linked)
+        for widget in (self.semantic_label, self.semantic, self.distance_label, self.distance):
+            widget.setVisible(not linked)
+
+    def ratios(self) -> tuple[float, float]:
+        """Return the compression ratios (semantic, distance)."""
+        if self.link.isChecked():
+            return self.both.value, self.both.value
+        return self.semantic.value, self.distance.value
+
+
+class RunSection(Section):
+    """Live preview, run, progress and cancel."""
+
+    def __init__(self) -> None:
+        super().__init__("Run")
+        self.live = QCheckBox("Live")
+        self.live.setChecked(True)
+        self.live.setToolTip("Run again whenever the slider, the image or the view changes")
+        self.run = QPushButton("Run")
+        self.cancel = QPushButton("Cancel")
+        self.cancel.setEnabled(False)
+        self.row(self.live, (self.run, 1), (self.cancel, 1))
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(True)
+        self.progress.setFormat("idle")
+        self.progress.setRange(0, 1)
+        self.progress.setValue(0)
+        self.body.addWidget(self.progress)
+
+
+class CompareSection(Section):
+    """The line against the dense network, and pins."""
+
+    def __init__(self) -> None:
+        super().__init__("Compare with the dense network")
+        self.line = wrapped("line")
+        self.line.setToolTip(
+            "Dice: overlap of the nuclei's areas. PQ: panoptic quality, found nuclei and their "
+            "outlines together. 1 means the same as the dense network."
+        )
+        self.body.addWidget(self.line)
+        self.pin = QPushButton("Pin this result")
+        self.pin.setToolTip("Keep a copy of the three layers to compare with")
+        self.body.addWidget(self.pin)
+
+
+class SaveSection(Section):
+    """Saving of the checkpoint, the labels and the table."""
+
+    def __init__(self) -> None:
+        super().__init__("Save")
+        self.checkpoint = QPushButton("Checkpoint…")
+        self.labels = QPushButton("Labels…")
+        self.table = QPushButton("Table…")
+        self.row((self.checkpoint, 1), (self.labels, 1), (self.table, 1))

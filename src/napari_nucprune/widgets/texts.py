@@ -1,0 +1,68 @@
+"""The dock's sentences."""
+
+from __future__ import annotations
+
+from ..checkpoint.format import Checkpoint
+from ..errors import NucpruneError
+from ..preview import Against, Preview
+from ..pruning.cost import Cost
+
+NO_IMAGE = "Drag an image in, or choose File > Open Sample > NucPrune."
+NO_DENSE = "The dense network has not run on this area yet."
+
+
+def about(checkpoint: Checkpoint, spent: Cost) -> str:
+    """One line about a checkpoint: weights, MB, um/px, trained on."""
+    trained = " + ".join(str(d["layout"]) for d in checkpoint.provenance.get("data", []))
+    assumed = " (assumed)" if checkpoint.provenance.get("mpp_assumed") else ""
+    text = (
+        f"{spent.total / 1e6:.2f} M weights · {spent.file_bytes / 1e6:.1f} MB · "
+        f"{checkpoint.mpp:g} µm/px{assumed}"
+    )
+    if checkpoint.pruning:
+        text += f" · stored pruned, CR {spent.cr:.3g}"
+    return f"{text} · trained on {trained}" if trained else text
+
+
+def kept(spent: Cost) -> str:
+    """Weights kept."""
+    return f"kept {spent.kept:,} of {spent.total:,} ({spent.sparsity:.2%} zero)"
+
+
+def compute(spent: Cost) -> str:
+    """Multiply-adds and bytes."""
+    return f"compute / {spent.compute_ratio:.1f} · saves as {spent.file_bytes / 1e6:.1f} MB"
+
+
+def time(preview: Preview, against: Against | None) -> str:
+    """Measured time of the network, and of the dense one where that is known."""
+    text = f"network {milliseconds(preview.network_seconds)} (torch)"
+    if against is not None and against.dense is not preview:
+        text += f" · dense {milliseconds(against.dense.network_seconds)}"
+    return text
+
+
+def milliseconds(seconds: float) -> str:
+    """``31 ms``, from ten seconds on ``12 s``."""
+    return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.0f} s"
+
+
+def line(preview: Preview, against: Against | None) -> str:
+    """Return the line against the dense network."""
+    if against is None:
+        return f"{len(preview.nuclei)} nuclei · {NO_DENSE}"
+    scores = against.scores
+    return (
+        f"{scores.found} nuclei (dense {scores.truth}), Dice {scores.dice:.2f}, PQ {scores.pq:.2f}"
+    )
+
+
+def error(problem: BaseException) -> str:
+    """Return one sentence, never a traceback."""
+    if isinstance(problem, NucpruneError):
+        return str(problem)
+    first = str(problem).strip().splitlines()[:1]
+    return (
+        f"A fault of ours ({type(problem).__name__}: {first[0][:200] if first else '-'}); "
+        "please report it."
+    )

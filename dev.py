@@ -20,7 +20,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -28,7 +27,7 @@ from typing import IO, NoReturn
 
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
-STAMP, UNFINISHED = VENV / ".nucprune-stamp", VENV / ".nucprune-unfinished"
+STAMP = VENV / ".nucprune-stamp"
 WINDOWS = os.name == "nt"
 BIN, SITE = ("Scripts", "Lib") if WINDOWS else ("bin", "lib/python*")
 EXE = ".exe" if WINDOWS else ""
@@ -41,10 +40,6 @@ libdbus-1-3=libdbus-1.so.3 libfontconfig1=libfontconfig.so.1 libxkbcommon0=libxk
 libxkbcommon-x11-0=libxkbcommon-x11.so.0 libxcb-cursor0=libxcb-cursor.so.0
 libxcb-icccm4=libxcb-icccm.so.4 libxcb-keysyms1=libxcb-keysyms.so.1 libxcb-shape0=libxcb-shape.so.0
 """
-
-
-class StopError(Exception):
-    """Ends the command; its text is one sentence for the user."""
 
 
 def say(text: str) -> None:
@@ -73,22 +68,22 @@ def stamp_key(root: Path, version: tuple[int, int]) -> str:
 
 def is_set_up() -> bool:
     """Say whether the last set-up finished and nothing it depends on has changed."""
-    version = None if UNFINISHED.exists() or not STAMP.is_file() else venv_version()
-    return bool(version) and STAMP.read_text(encoding="utf-8") == stamp_key(ROOT, version)
+    version = venv_version() if STAMP.is_file() else None
+    return version is not None and STAMP.read_text("utf-8") == stamp_key(ROOT, version)
 
 
 def half_installed(site: Path) -> list[Path]:
     """Find ``*.dist-info`` folders whose files are not all there (a killed installation)."""
-    broken = []
-    for info in sorted(site.glob("*.dist-info")):
+
+    def is_whole(info: Path) -> bool:
         try:
-            with (info / "RECORD").open(newline="", encoding="utf-8") as file:
-                sized = [(name, int(size)) for name, _, size in csv.reader(file) if size]
-            whole = all((site / name).stat().st_size == size for name, size in sized)
+            rows = csv.reader((info / "RECORD").read_text("utf-8").splitlines())
+            whole = all((site / name).stat().st_size == int(size) for name, _, size in rows if size)
         except (OSError, ValueError):
-            whole = False
-        broken += [] if whole and (info / "INSTALLER").is_file() else [info]
-    return broken
+            return False
+        return whole and (info / "INSTALLER").is_file()
+
+    return [info for info in sorted(site.glob("*.dist-info")) if not is_whole(info)]
 
 
 def uv_environment(pip_config: str, environ: Mapping[str, str]) -> dict[str, str]:
@@ -98,10 +93,10 @@ def uv_environment(pip_config: str, environ: Mapping[str, str]) -> dict[str, str
     options |= {"extra-index-url": "UV_INDEX", "cert": "SSL_CERT_FILE"}
     for option, variable in options.items():
         in_file = re.search(rf"^(?:global|install)\.{option}='(.*)'$", pip_config, re.MULTILINE)
-        value = environ.get("PIP_" + option.upper().replace("-", "_"))
-        value = value or (in_file[1].replace("\\n", " ") if in_file else "")
-        if value.strip():
-            env.setdefault(variable, ("," if "links" in option else " ").join(value.split()))
+        value = environ.get("PIP_" + option.upper().replace("-", "_")) or (in_file and in_file[1])
+        if value:
+            joint = "," if option == "find-links" else " "
+            env.setdefault(variable, joint.join(value.replace("\\n", " ").split()))
     return env
 
 
@@ -135,32 +130,28 @@ def missing_packages(virtual_screen: bool = True) -> list[str]:
 
 def has_screen(environ: Mapping[str, str] = os.environ, platform: str = sys.platform) -> bool:
     """Say whether a window can be shown to somebody."""
-    if platform in ("win32", "darwin"):
-        return not environ.get("CI")
-    return bool(environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
+    window_system = platform in ("win32", "darwin") and not environ.get("CI")
+    return bool(window_system or environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
 
 
 def get_system_packages() -> None:
     """Install what a window needs where we may, else say how to."""
     missing = missing_packages(not has_screen())
     command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
-    if missing and not shutil.which("apt-get"):
-        say(f"no window can open here without {' '.join(missing)} (Debian's names for them).")
-    elif missing and os.geteuid() != 0:
-        say(f"no window can open here without: sudo {' '.join(command)}")
+    if missing and (not shutil.which("apt-get") or os.geteuid() != 0):
+        say(f"windows and their tests need (by Debian's names): sudo {' '.join(command)}")
     elif missing:
         say(f"installing {' '.join(missing)} with apt-get ...")
         env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "update"], env=env, capture_output=True, check=False)
-        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+        for step in (["apt-get", "update"], command):
+            done = subprocess.run(step, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             say(f"no window can open here, as apt-get failed: {done.stderr.strip()[-200:]}")
 
 
 def take_lock() -> IO[str]:
-    """Open a locked file; the lock falls off when we and the installer we started have died."""
-    name = f"nucprune-{hashlib.sha256(f'{ROOT}{Path.home()}'.encode()).hexdigest()[:12]}.lock"
-    file = (Path(tempfile.gettempdir()) / name).open("w")
+    """Lock this file; the lock falls off when we and the installer we started have died."""
+    file = open(__file__, encoding="utf-8")  # noqa: SIM115
     if sys.platform != "win32":
         import fcntl
 
@@ -177,14 +168,15 @@ def call(command: list[str], what: str, env: Mapping[str, str], lock: IO[str]) -
     held = () if WINDOWS else (lock.fileno(),)
     if subprocess.run(command, env=env, cwd=ROOT, pass_fds=held, check=False).returncode:
         full = "the disk is full" if shutil.disk_usage(ROOT).free < 2e8 else "is there a network?"
-        raise StopError(f"{what} failed (see above; {full}); call again to continue.")
+        raise SystemExit(f"dev.py: {what} failed (see above; {full}); call again to continue.")
 
 
 def find_uv(env: Mapping[str, str]) -> str | None:
     """Find a uv that answers (a pyenv shim may not)."""
     for path in (shutil.which("uv"), str(VENV / BIN / f"uv{EXE}")):
-        if path and Path(path).exists() and env.get("NUCPRUNE_INSTALLER") != "pip":
-            if not subprocess.run([path, "--version"], capture_output=True, check=False).returncode:
+        with suppress(OSError, subprocess.CalledProcessError):
+            if path and env.get("NUCPRUNE_INSTALLER") != "pip":
+                subprocess.run([path, "--version"], capture_output=True, check=True)
                 return path
     return None
 
@@ -214,14 +206,14 @@ def install_everything(lock: IO[str]) -> None:
         return
     say("setting up .venv (about 2 GB; minutes the first time) ...")
     ask = [sys.executable, "-m", "pip", "config", "list"]
-    listing = subprocess.run(ask, capture_output=True, text=True, check=False).stdout
-    env = uv_environment(listing, os.environ)
+    known = subprocess.run(ask, capture_output=True, text=True, check=False)
+    env = uv_environment(known.stdout, os.environ)
     uv = find_uv(env)
-    version = make_venv(uv, env, lock)
-    UNFINISHED.touch()
+    STAMP.unlink(missing_ok=True)
+    key = stamp_key(ROOT, version := make_venv(uv, env, lock))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    groups = project["dependency-groups"]
-    what = ["-e", ".[all]", *groups["test"], *groups["lint"]]
+    what = ["-e", ".[all]", *project["dependency-groups"]["test"]]
+    what += project["dependency-groups"]["lint"]
     need = next(d for d in project["project"]["dependencies"] if d.startswith("torch>"))
     places = [Path(place) for place in env.get("UV_FIND_LINKS", "").split(",") if place]
     names = [path.name for place in places if place.is_dir() for path in place.iterdir()]
@@ -229,28 +221,24 @@ def install_everything(lock: IO[str]) -> None:
     if pin and sys.platform == "linux":
         what.append(pin)
     elif sys.platform == "linux" and not shutil.which("nvidia-smi"):
-        say("no NVIDIA GPU here: to spare GBs of CUDA, get the CPU build of torch first, by the")
-        say("README's pip line with .venv's Python, or set UV_TORCH_BACKEND=cpu.")
+        say("no NVIDIA GPU: UV_TORCH_BACKEND=cpu or the README's pip line spares GBs of CUDA.")
     pip = [str(PYTHON), "-m", "pip"]
     if uv is None:
-        call([str(PYTHON), "-m", "ensurepip"], "Installing pip", env, lock)
+        subprocess.run([str(PYTHON), "-m", "ensurepip"], capture_output=True, check=False)
         if env.get("NUCPRUNE_INSTALLER") != "pip":
             subprocess.run([*pip, "install", "-q", "uv"], env=env, check=False)
             uv = find_uv(env)
-    tool = [*pip, "install", "--disable-pip-version-check"]
-    if uv:
-        again = ["--reinstall-package", project["project"]["name"]]
-        tool = [uv, "pip", "install", "--python", str(PYTHON), *again]
+    with_uv = ["pip", "install", "--python", str(PYTHON), "--reinstall-package", "napari-nucprune"]
+    tool = [uv, *with_uv] if uv else [*pip, "install", "--disable-pip-version-check"]
     call([*tool, *what], "Installing the packages", env, lock)
-    STAMP.write_text(stamp_key(ROOT, version), encoding="utf-8")
-    UNFINISHED.unlink()
+    STAMP.write_text(key, encoding="utf-8")
 
 
-def become(command: list[str], env: Mapping[str, str] = os.environ) -> NoReturn:
+def become(*command: str) -> NoReturn:
     """Replace this process by the command (on Windows: wait for it)."""
     if WINDOWS:
-        sys.exit(subprocess.call(command, env=env))
-    os.execve(command[0], command, env)
+        sys.exit(subprocess.call(command))
+    os.execv(command[0], command)
 
 
 def run(arguments: list[str]) -> NoReturn:
@@ -258,34 +246,27 @@ def run(arguments: list[str]) -> NoReturn:
     nucprune = str(VENV / BIN / f"nucprune{EXE}")
     if has_screen():
         get_system_packages()
-        become([nucprune, "view", *arguments])
+        become(nucprune, "view", *arguments)
     say("no screen here: writing what the viewer would show to nucprune-demo ...")
-    become([nucprune, "demo", *arguments, "-o", "nucprune-demo"])
+    become(nucprune, "demo", *arguments, "-o", "nucprune-demo")
 
 
 def test(arguments: list[str]) -> NoReturn:
     """Run pytest; window tests get a virtual screen where Xvfb is installed."""
     get_system_packages()
-    env = dict(os.environ)
-    if env.get("QT_QPA_PLATFORM") == "offscreen":  # napari cannot draw layers on it
-        del env["QT_QPA_PLATFORM"]
+    if os.environ.get("QT_QPA_PLATFORM") == "offscreen":  # napari cannot draw layers on it
+        del os.environ["QT_QPA_PLATFORM"]
     os.chdir(ROOT)
-    become([str(PYTHON), "-m", "pytest", *arguments], env)
+    become(str(PYTHON), "-m", "pytest", *arguments)
 
 
 def lint(arguments: list[str]) -> NoReturn:
     """Run the linters and type checks, or those named."""
     os.chdir(ROOT)
-    failed = []
-    for tool in ("ruff check", "ruff format --check", "mypy", "lint-imports"):
-        name, *options = tool.split()
-        if not arguments or name in arguments:
-            say(tool)
-            bad = subprocess.call([str(VENV / BIN / f"{name}{EXE}"), *options])
-            failed += [tool] if bad else []
-    if failed:
-        raise StopError(f"These complain: {', '.join(failed)}.")
-    sys.exit(0)
+    tools = [t.split() for t in ("ruff check", "ruff format --check", "mypy", "lint-imports")]
+    chosen = [tool for tool in tools if not arguments or tool[0] in arguments]
+    bad = [t[0] for t in chosen if subprocess.call([str(VENV / BIN / f"{t[0]}{EXE}"), *t[1:]])]
+    sys.exit(f"dev.py: These complain: {', '.join(bad)}." if bad else 0)
 
 
 def main(argv: list[str]) -> int:
@@ -293,21 +274,20 @@ def main(argv: list[str]) -> int:
     commands = {"run": run, "test": test, "lint": lint}
     if not argv or argv[0] not in ("setup", *commands):
         print(__doc__)
-        return 0 if argv[:1] in (["-h"], ["--help"]) else 2
+        return 0 if "--help" in argv else 2
     try:
         if sys.version_info[:2] < (3, 11):  # noqa: UP036
-            raise StopError(f"Python 3.11 or newer is needed; this is {sys.version[:6].strip()}.")
+            raise SystemExit(
+                f"dev.py: Python 3.11 or newer is needed; this is {sys.version[:6].strip()}."
+            )
         if not is_set_up():
             install_everything(take_lock())
         if argv[0] != "setup":
             commands[argv[0]](argv[1:])
         get_system_packages()
         say("ready: python dev.py run [IMAGE], python dev.py test, python dev.py lint")
-    except StopError as stop:
-        say(str(stop))
-        return 1
     except OSError as error:
-        say("The disk is full." if error.errno == 28 else f"The system refuses: {error}.")
+        say("The disk is full." if error.errno == 28 else str(error))
         return 1
     except KeyboardInterrupt:
         say("stopped; call again to continue.")

@@ -66,7 +66,7 @@ class Checkpoint:
             for name in sorted(self.weights[branch]):
                 array = np.ascontiguousarray(self.weights[branch][name])
                 digest.update(f"{branch}.{name}{array.shape}".encode())
-                digest.update(memoryview(array).cast("B"))
+                digest.update(array.tobytes())
         return digest.hexdigest()
 
     def layers(self, branch: Branch) -> list[Layer]:

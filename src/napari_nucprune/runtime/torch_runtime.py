@@ -115,7 +115,7 @@ class TorchRuntime:
             with torch.inference_mode():
                 for done, window in enumerate(cuts):
                     progress("Processing tiles", done, len(cuts))
-                    part = torch.from_numpy(np.ascontiguousarray(rgb[window.outer]))
+                    part = torch.from_numpy(np.array(rgb[window.outer]))
                     # (H, W, 3) is channels_last already: the permute copies nothing.
                     x = part.to(self.device).permute(2, 0, 1)[None].float()
                     for branch in BRANCHES:

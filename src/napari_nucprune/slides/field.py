@@ -124,7 +124,9 @@ def take(
                 f"The chosen part is {high - low} px long at {mpp:g} um/px; at most {largest} "
                 "can be run at once: zoom in or choose a smaller part."
             )
-        outer = slice(max(low - HALO, 0), min(high + HALO, sides[axis]))
+        # The end of the last pooling cell counts, not the last pixel.
+        end = -(-high // GRID) * GRID + HALO
+        outer = slice(max(low - HALO, 0), min(end, sides[axis]))
         spans.append((outer, slice(low - outer.start, high - outer.start)))
     (rows, inner_rows), (columns, inner_columns) = spans
     rgb = _resampled(source, ratios, rows, columns)
@@ -241,7 +243,7 @@ def open_source(path: str | Path, mpp: float | None = None) -> Source:
     InputError
         Where the file cannot be read or ``mpp`` is no number above 0.
     """
-    from .reader import SUFFIXES, Slide
+    from .reader import SUFFIXES, LazyLevel, Slide
 
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise InputError(f"The pixel size is {mpp:g} um; give a number above 0.")
@@ -249,7 +251,8 @@ def open_source(path: str | Path, mpp: float | None = None) -> Source:
     levels: Sequence[Any]
     if path.suffix.lower() in SUFFIXES:
         slide = Slide.open(path)
-        levels, own = slide.levels(), slide.mpp
+        levels = [LazyLevel(slide, level) for level in range(len(slide.shapes))]
+        own = slide.mpp
     else:
         rgb, single = read_image(path)
         levels, own = [rgb], (single, single) if single else None

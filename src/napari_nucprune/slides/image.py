@@ -87,9 +87,9 @@ def _read_pil(path: Path) -> tuple[NDArray[Any], float | None]:
     from PIL import Image
 
     with Image.open(path) as image:
-        if image.mode == "P":
-            image = image.convert("RGBA" if "transparency" in image.info else "RGB")
-        return np.asarray(image), None
+        if image.mode != "P":
+            return np.asarray(image), None
+        return np.asarray(image.convert("RGBA" if "transparency" in image.info else "RGB")), None
 
 
 def _read_tiff(path: Path) -> tuple[NDArray[Any], float | None]:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ..checkpoint.format import Checkpoint
 from ..checkpoint.unet import UNet
 from ..datasets.base import Annotated
 from ..datasets.registry import open_folder
-from ..doors import BRANCHES, Progress, ShouldStop, never, no_progress
+from ..doors import BRANCHES, Branch, Progress, ShouldStop, never, no_progress
 from ..errors import Cancelled, InputError
 from .augment import Prepared, random_crop
 from .config import Config
@@ -133,7 +134,7 @@ class Fit:
         torch.manual_seed(config.seed)
         self.nets = {b: UNet(config.widths, config.dropout).to(self.device) for b in BRANCHES}
         for net in self.nets.values():
-            net.to(memory_format=torch.channels_last)
+            torch.nn.Module.to(net, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimisers = {b: torch.optim.Adam(n.parameters()) for b, n in self.nets.items()}
         self.step = 0
         self.losses: dict[str, float] = {}
@@ -231,7 +232,7 @@ class Fit:
         for net in self.nets.values():
             net.train()
         started, first = time.monotonic(), self.step
-        mean = dict.fromkeys(BRANCHES, 0.0)
+        mean: dict[Branch, float] = dict.fromkeys(BRANCHES, 0.0)
         while self.step < self.config.steps:
             if should_stop():
                 self.save()
@@ -263,7 +264,7 @@ class Fit:
             for branch, net in self.nets.items()
         }
 
-    def _log(self, mean: dict[str, float]) -> None:
+    def _log(self, mean: Mapping[Branch, float]) -> None:
         path = self.folder / "log.csv"
         new = not path.exists()
         with path.open("a", encoding="utf-8") as file:

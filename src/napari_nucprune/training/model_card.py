@@ -97,7 +97,7 @@ def finish(
             metrics[f"{layout}, {part}"] = dict(mean_scores(scores(layout, items, best)))
         for patient in dict.fromkeys(item.patient for item in fit + report):
             own = [item for item in fit + report if item.patient == patient]
-            result = dict(mean_scores(scores(layout, own, best)))
+            result: dict[str, Any] = dict(mean_scores(scores(layout, own, best)))
             result["half"] = "first" if own[0] in fit else "second"
             patients[f"{layout} {patient}"] = result
     provenance = {

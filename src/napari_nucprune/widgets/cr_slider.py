@@ -6,7 +6,7 @@ import math
 
 from qtpy.QtCore import QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QPainter, QPaintEvent
-from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QSlider, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
 STOPS = (1, 2, 4, 5, 8, 10, 16, 20, 32, 64)
 LARGEST = 64.0
@@ -77,17 +77,18 @@ class CRSlider(QWidget):
         self.box.setDecimals(2)
         self.box.setStepType(QDoubleSpinBox.StepType.AdaptiveDecimalStepType)
         self.box.setKeyboardTracking(False)
-        self.box.setFixedWidth(76)
+        self.box.setFixedWidth(96)
         self.box.setToolTip(tip)
         self.scale = _Scale(self.slider)
-        left = QVBoxLayout()
-        left.setSpacing(0)
-        left.addWidget(self.slider)
-        left.addWidget(self.scale)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.addLayout(left, 1)
-        row.addWidget(self.box, 0, Qt.AlignmentFlag.AlignTop)
+        row = QHBoxLayout()
+        row.addWidget(QLabel(f"CR, {name}"), 1)
+        row.addWidget(self.box)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(1)
+        column.addLayout(row)
+        column.addWidget(self.slider)
+        column.addWidget(self.scale)
         self._value = 1.0
         self.slider.valueChanged.connect(lambda tick: self._take(cr_of(tick), move_slider=False))
         self.box.valueChanged.connect(lambda value: self._take(value, move_slider=True))

@@ -66,6 +66,7 @@ class NucpruneDock(QWidget):
         self.pruning = sections.PruningSection()
         self.control = sections.RunSection()
         self.message = sections.wrapped("message")
+        self.message.hide()
         self.compare = sections.CompareSection()
         self.save = sections.SaveSection()
         inside = QWidget()
@@ -118,8 +119,9 @@ class NucpruneDock(QWidget):
         self.runner.progressed.connect(self._show_progress)
         self.runner.failed.connect(lambda error: self._say(texts.error(error)))
         self.runner.busy_changed.connect(self._show_busy)
-        self.viewer.camera.events.zoom.connect(self._camera_moved)
-        self.viewer.camera.events.center.connect(self._camera_moved)
+        camera = layers.camera_of(self.viewer)
+        camera.events.zoom.connect(self._camera_moved)
+        camera.events.center.connect(self._camera_moved)
         self.destroyed.connect(self.runner.close)
         app = QApplication.instance()
         if app is not None:
@@ -303,6 +305,7 @@ class NucpruneDock(QWidget):
 
     def _say(self, text: str) -> None:
         self.message.setText(text)
+        self.message.setVisible(bool(text))
 
     # Buttons -------------------------------------------------------------------------------
 

@@ -70,6 +70,12 @@ def source_of(layer: Layer | None) -> Source:
     return Source(levels, mpp_of(layer), layer.name)
 
 
+def camera_of(viewer: Any) -> Any:
+    """Return the viewer's camera: napari 0.9 moved it."""
+    scene = getattr(viewer, "scene", None)
+    return viewer.camera if scene is None else scene.camera
+
+
 def visible_box(layer: Image) -> tuple[float, float, float, float]:
     """Return the visible part of a layer as (y0, x0, y1, x1) in level-0 pixels."""
     corners = np.asarray(layer.corner_pixels, float)[:, -2:]
@@ -166,8 +172,7 @@ def show(
             metadata=metadata,
             colormap=COLORMAPS[role],
             contrast_limits=(0.0, 1.0),
-            opacity=0.55,
-            visible=role != "distance",
+            opacity=0.5,
             **place,
         )
     # The user's image stays the chosen layer.

@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QSizePolicy,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -105,25 +104,17 @@ class PruningSection(Section):
     def __init__(self) -> None:
         super().__init__("Pruning")
         self.strategy = QComboBox()
-        self.link = QToolButton()
+        self.link = QPushButton()
         self.link.setCheckable(True)
         self.link.setChecked(True)
-        self.link.setText("linked")
-        self.link.setToolTip("One compression ratio for both branches; release to set each")
+        self.link.setText("Split")
+        self.link.setToolTip("Linked: one compression ratio for both branches. Split: one for each")
         self.row(QLabel("Strategy"), (self.strategy, 1), self.link)
         self.both = CRSlider("both branches")
         self.semantic = CRSlider("semantic branch")
         self.distance = CRSlider("distance branch")
-        self.semantic_label = QLabel("semantic")
-        self.distance_label = QLabel("distance")
-        for widget in (
-            self.both,
-            self.semantic_label,
-            self.semantic,
-            self.distance_label,
-            self.distance,
-        ):
-            self.body.addWidget(widget)
+        for slider in self.sliders:
+            self.body.addWidget(slider)
         self.kept, self.compute, self.time = wrapped("kept"), wrapped("compute"), wrapped("time")
         for label in (self.kept, self.compute, self.time):
             self.body.addWidget(label)
@@ -141,10 +132,10 @@ class PruningSection(Section):
         else:
             self.semantic.set_value(self.both.value)
             self.distance.set_value(self.both.value)
-        self.link.setText("linked" if linked else "split")
+        self.link.setText("Split" if linked else "Link")
         self.both.setVisible(linked)
-        for widget in (self.semantic_label, self.semantic, self.distance_label, self.distance):
-            widget.setVisible(not linked)
+        self.semantic.setVisible(not linked)
+        self.distance.setVisible(not linked)
 
     def ratios(self) -> tuple[float, float]:
         """Return the compression ratios (semantic, distance)."""

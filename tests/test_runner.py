@@ -1,0 +1,121 @@
+"""The runner: latest wins, nothing stale, main thread, clean end."""
+
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("qtpy")
+from napari_nucprune.errors import Cancelled, InputError
+from napari_nucprune.widgets.runner import Runner
+
+
+@pytest.fixture
+def runner(qtbot):
+    runner = Runner()
+    yield runner
+    runner.close()
+
+
+def slow(value, log, seconds=0.05):
+    def work(progress, should_stop):
+        log.append(value)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if should_stop():
+                raise Cancelled("stopped")
+            time.sleep(0.002)
+        return value
+
+    return work
+
+
+def test_many_requests_deliver_the_last_and_only_fresh_ones(runner, qtbot):
+    started, shown = [], []
+    for value in range(30):
+        runner.request(slow(value, started), shown.append)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert shown == [29]
+    # The first was in flight, the last was pending, those between were replaced.
+    assert started == [0, 29] or started == [29]
+
+
+def test_at_most_one_runs_at_a_time(runner, qtbot):
+    inside, most = [0], [0]
+
+    def work(progress, should_stop):
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+        time.sleep(0.01)
+        inside[0] -= 1
+
+    for _ in range(10):
+        runner.request(work, lambda _: None)
+        qtbot.wait(7)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert most[0] == 1
+
+
+def test_results_arrive_on_the_main_thread(runner, qtbot):
+    threads = []
+
+    def work(progress, should_stop):
+        threads.append(threading.current_thread())
+
+    runner.request(work, lambda _: threads.append(threading.current_thread()))
+    qtbot.waitUntil(lambda: len(threads) == 2, timeout=5000)
+    assert threads[0] is not threading.main_thread()
+    assert threads[1] is threading.main_thread()
+
+
+@pytest.mark.parametrize("error", [InputError("wrong"), RuntimeError("torch says"), MemoryError()])
+def test_errors_are_reported_whatever_their_type(runner, qtbot, error):
+    failed, shown = [], []
+    runner.failed.connect(failed.append)
+
+    def work(progress, should_stop):
+        raise error
+
+    runner.request(work, shown.append)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert failed == [error]
+    assert not shown
+
+
+def test_cancel_delivers_nothing_and_says_nothing(runner, qtbot):
+    failed, shown, started = [], [], []
+    runner.failed.connect(failed.append)
+    runner.request(slow(1, started, seconds=10), shown.append)
+    runner.request(slow(2, started, seconds=10), shown.append)
+    qtbot.waitUntil(lambda: bool(started), timeout=5000)
+    begun = time.monotonic()
+    runner.cancel()
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert time.monotonic() - begun < 2
+    assert not shown
+    assert not failed
+
+
+def test_done_may_ask_for_more(runner, qtbot):
+    shown = []
+
+    def first(value):
+        shown.append(value)
+        runner.request(slow("second", []), shown.append)
+
+    runner.request(slow("first", []), first)
+    qtbot.waitUntil(lambda: len(shown) == 2, timeout=5000)
+    qtbot.waitUntil(lambda: not runner.busy, timeout=5000)
+    assert shown == ["first", "second"]
+
+
+def test_close_in_mid_run_ends_the_thread(qtbot):
+    runner, shown, started = Runner(), [], []
+    runner.request(slow(1, started, seconds=30), shown.append)
+    qtbot.waitUntil(lambda: bool(started), timeout=5000)
+    runner.close()
+    qtbot.wait(50)
+    assert not shown
+    assert not [t for t in threading.enumerate() if t.name.startswith("nucprune") and t.is_alive()]
+    runner.request(slow(2, started), shown.append)
+    assert started == [1]

@@ -6,6 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
 from helpers import (
     PUBLISHED,
     QUICK,
@@ -15,10 +19,6 @@ from helpers import (
     make_checkpoint,
     shapes_by_hand,
 )
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from safetensors.numpy import load_file, save_file
-
 from napari_nucprune.checkpoint import architecture, bundled
 from napari_nucprune.checkpoint import format as files
 from napari_nucprune.checkpoint.unet import WIDTHS, UNet, build

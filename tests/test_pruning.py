@@ -3,11 +3,11 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from helpers import PUBLISHED, QUICK, TINY, distinct_checkpoint, is_one_line, make_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils import prune
 
+from helpers import PUBLISHED, QUICK, TINY, distinct_checkpoint, is_one_line, make_checkpoint
 from napari_nucprune.checkpoint import format as files
 from napari_nucprune.checkpoint.architecture import HEAD, Layer, layers
 from napari_nucprune.checkpoint.unet import build
@@ -107,9 +107,7 @@ def test_layer_wise_is_torchs_l1_unstructured(published, keep, cr):
     for name, module in net.named_modules():
         if not hasattr(module, "weight") or (keep is None and name == HEAD):
             continue
-        prune.l1_unstructured(
-            module, "weight", amount=round((1 - density) * module.weight.numel())
-        )
+        prune.l1_unstructured(module, "weight", amount=round((1 - density) * module.weight.numel()))
         np.testing.assert_array_equal(module.weight_mask.numpy() > 0, masks[name])
         checked += 1
     assert checked == len(masks)
@@ -145,7 +143,9 @@ def toy(values, split):
     """A branch of two layers of 1x1 convolutions that hold the values."""
     parts = {"a": values[:split], "b": values[split:]}
     found = [Layer(n, (len(v), 1, 1, 1), len(v), 1.0) for n, v in parts.items()]
-    weights = {f"{n}.weight": np.array(v, np.float32).reshape(-1, 1, 1, 1) for n, v in parts.items()}
+    weights = {
+        f"{n}.weight": np.array(v, np.float32).reshape(-1, 1, 1, 1) for n, v in parts.items()
+    }
     return BranchRanking("semantic", found, weights, ())
 
 
@@ -282,7 +282,9 @@ def test_all_layers_kept(small, strategy):
     refused("largest is 1", ranking.masks, Pruning(strategy, 1.5, 1, keep))
 
 
-@pytest.mark.parametrize("name", ["head.weight", "semantic", "semantic.", "sematic.head", "", "Head"])
+@pytest.mark.parametrize(
+    "name", ["head.weight", "semantic", "semantic.", "sematic.head", "", "Head"]
+)
 def test_a_layer_that_does_not_exist(small, name):
     refused("no layer", Ranking, small, (name,))
 
@@ -423,9 +425,7 @@ def test_cost_counts_nonzero_weights(strategy, crs, tmp_path):
     masks = Ranking(checkpoint).masks(pruning)
     pruned = apply(checkpoint, pruning, masks)
     spent = cost(checkpoint, pruning, masks)
-    arrays = [
-        a for b in BRANCHES for n, a in pruned.weights[b].items() if n.endswith(".weight")
-    ]
+    arrays = [a for b in BRANCHES for n, a in pruned.weights[b].items() if n.endswith(".weight")]
     assert spent.total == sum(a.size for a in arrays)
     assert spent.kept == sum(int(np.count_nonzero(a)) for a in arrays)
     assert spent.cr == spent.total / spent.kept

@@ -3,10 +3,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers import QUICK, equal_weights, is_one_line, make_checkpoint, noise
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from helpers import QUICK, equal_weights, is_one_line, make_checkpoint, noise
 from napari_nucprune.checkpoint.unet import UNet
 from napari_nucprune.doors import BRANCHES, Field, Pruning
 from napari_nucprune.errors import Cancelled, EnvironmentStopped, InputError
@@ -147,9 +147,11 @@ def test_windows_off_the_grid_would_be_seen(tiled_and_whole, monkeypatch, shift)
     def shifted(shape, tile, halo, grid):
         for window in windows(shape, tile, halo, grid):
             rows, columns = window.outer
-            if 0 < rows.start and rows.stop < shape[0]:
+            if rows.start > 0 and rows.stop < shape[0]:
                 rows = slice(rows.start - shift, rows.stop - shift)
-                inside = slice(*(i - rows.start for i in (window.core[0].start, window.core[0].stop)))
+                inside = slice(
+                    *(i - rows.start for i in (window.core[0].start, window.core[0].stop))
+                )
                 window = Window((rows, columns), window.core, (inside, window.inner[1]))
             yield window
 

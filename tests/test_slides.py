@@ -59,8 +59,8 @@ def pyramid(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[np.nda
 
 def crop(level: np.ndarray, y: int, x: int, h: int, w: int) -> np.ndarray:
     """The same region on white, by other means."""
-    padded = np.pad(level, ((3000, 3000), (3000, 3000), (0, 0)), constant_values=255)
-    return padded[3000 + y : 3000 + y + h, 3000 + x : 3000 + x + w]
+    padded = np.pad(level, ((200, 200), (200, 200), (0, 0)), constant_values=255)
+    return padded[200 + y : 200 + y + h, 200 + x : 200 + x + w]
 
 
 def test_pyramid_properties(pyramid: tuple[Path, list[np.ndarray]]) -> None:

@@ -6,9 +6,21 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from . import __version__
-from .errors import InputError, NucpruneError
+from .errors import NucpruneError
+
+#: Where each command lives; only the one that is asked for is imported.
+MODULES = {
+    "view": "view",
+    "segment": "segment",
+    "demo": "segment",
+    "evaluate": "evaluate",
+    "prune": "checkpoints",
+    "info": "checkpoints",
+    "train": "train",
+}
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,9 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     options = parser().parse_args(arguments)
     try:
-        from . import commands
-
-        return int(getattr(commands, options.command)(options) or 0)
+        module = import_module(f".commands.{MODULES[options.command]}", __package__)
+        getattr(module, options.command)(options)
+        return 0
     except NucpruneError as error:
         print(f"nucprune: {error}", file=sys.stderr)
         return error.exit_code
@@ -115,31 +127,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-
-
-def pruning_asked(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
-    """Return whether any CR was given, and the arguments of `Pruning`.
-
-    Raises
-    ------
-    InputError
-        Where ``--cr`` meets ``--cr-semantic`` or ``--cr-distance``.
-    """
-    single = options.cr_semantic is not None or options.cr_distance is not None
-    if options.cr is not None and single:
-        raise InputError("Give --cr for both branches, or --cr-semantic and --cr-distance.")
-    values: dict[str, object] = {}
-    for branch in ("semantic", "distance"):
-        own = options.cr if options.cr is not None else getattr(options, f"cr_{branch}")
-        if own is not None:
-            values[f"cr_{branch}"] = own
-    asked = bool(values)
-    if options.strategy is not None:
-        values["strategy"] = options.strategy
-    if options.keep is not None:
-        names = [] if options.keep == "none" else options.keep.split(",")
-        values["keep"] = tuple(name.strip() for name in names if name.strip())
-    return asked, values
 
 
 if __name__ == "__main__":

@@ -184,10 +184,8 @@ class NucpruneDock(QWidget):
     def _changed(self) -> None:
         if not self.control.live.isChecked() or self.images.layer is None:
             return
-        if self._slow or self.runner.busy:
-            self._later.start(DEBOUNCE_MS if self._slow else 0)
-        else:
-            self._later.start(0)
+        # Idle: at once. In mid-run a slow network is not started anew for every tick of a drag.
+        self._later.start(DEBOUNCE_MS if self._slow and self.runner.busy else 0)
 
     # Running -------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ NO_DENSE = "The dense network has not run on this area yet."
 
 def about(checkpoint: Checkpoint, spent: Cost) -> str:
     """One line about a checkpoint: weights, MB, um/px, trained on."""
-    trained = " + ".join(str(d["layout"]) for d in checkpoint.provenance.get("data", []))
+    trained = " + ".join(str(d.get("layout")) for d in checkpoint.provenance.get("data", []))
     assumed = " (assumed)" if checkpoint.provenance.get("mpp_assumed") else ""
     text = (
         f"{spent.total / 1e6:.2f} M weights · {spent.file_bytes / 1e6:.1f} MB · "

@@ -1,0 +1,1 @@
+"""What each command of ``nucprune`` does; heavy rooms are imported when needed."""

@@ -1,0 +1,61 @@
+"""``nucprune prune`` and ``nucprune info``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+
+from ..errors import InputError
+from .common import resolve
+
+
+def prune(options: argparse.Namespace) -> None:
+    """``nucprune prune``."""
+    from ..checkpoint.bundled import open_checkpoint
+    from ..checkpoint.format import save
+    from ..pruning.cost import cost
+    from ..pruning.strategy import apply
+
+    checkpoint = open_checkpoint(options.checkpoint_in, options.mpp)
+    pruning, masks = resolve(options, checkpoint)
+    if masks is None:
+        raise InputError("Say how much goes: --cr X, or --cr-semantic X --cr-distance Y.")
+    spent = cost(checkpoint, pruning, masks)
+    save(apply(checkpoint, pruning, masks), options.output)
+    print(
+        f"kept {spent.kept:,} of {spent.total:,} weights ({spent.sparsity:.2%} zero, "
+        f"CR {spent.cr:.4g}), compute / {spent.compute_ratio:.3g}; wrote {options.output} "
+        f"({spent.file_bytes / 1e6:.1f} MB)"
+    )
+
+
+def info(options: argparse.Namespace) -> None:
+    """``nucprune info``."""
+    from ..checkpoint import bundled
+    from ..pruning.cost import cost
+    from ..pruning.strategy import as_stored
+
+    if options.list or options.file is None:
+        for name in bundled.names():
+            print(name)
+        return
+    path = bundled.find(options.file)
+    checkpoint = bundled.open_checkpoint(options.file)
+    spent = cost(checkpoint, as_stored(checkpoint, None), None)
+    assumed = (
+        " (assumed: the file does not say)" if checkpoint.provenance.get("mpp_assumed") else ""
+    )
+    print(f"{checkpoint.name}: {spent.total:,} weights, {path.stat().st_size / 1e6:.1f} MB")
+    print(f"pixel size  {checkpoint.mpp:g} um{assumed}")
+    print(f"kept        {spent.kept:,} ({spent.sparsity:.2%} zero, CR {spent.cr:.4g})")
+    print(f"watershed   {json.dumps(asdict(checkpoint.merge))}")
+    print(f"sha256      {checkpoint.sha256}")
+    if checkpoint.pruning:
+        print(f"pruning     {json.dumps(checkpoint.pruning)}")
+        print(f"parent      {checkpoint.parent_sha256}")
+    for data in checkpoint.provenance.get("data", []):
+        about = [str(data[key]) for key in ("layout", "folder", "licence") if key in data]
+        print(f"trained on  {', '.join(about)}")
+    for name, row in checkpoint.provenance.get("metrics", {}).items():
+        print(f"validation  {name}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("aji", "pq")))

@@ -1,0 +1,133 @@
+"""What several commands share: messages, the pruning options, the runtime, run.json."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..doors import BRANCHES, Pruning
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..checkpoint.format import Checkpoint
+    from ..pruning.strategy import Masks
+    from ..runtime.torch_runtime import TorchRuntime
+
+
+def say(text: str) -> None:
+    """Tell the user something that is no result."""
+    print(f"nucprune: {text}", file=sys.stderr)
+
+
+def show_progress(text: str, done: int, total: int) -> None:
+    """Rewrite one line of stderr where it is a terminal, else print a line a step."""
+    if sys.stderr.isatty():
+        print(
+            f"\r\x1b[K{text} {done}/{total}",
+            end="\n" if done == total else "",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def pruning_asked(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:
+    """Return whether any CR was given, and the arguments of `Pruning`.
+
+    Raises
+    ------
+    InputError
+        Where ``--cr`` meets ``--cr-semantic`` or ``--cr-distance``.
+    """
+    single = options.cr_semantic is not None or options.cr_distance is not None
+    if options.cr is not None and single:
+        raise InputError("Give --cr for both branches, or --cr-semantic and --cr-distance.")
+    values: dict[str, object] = {}
+    for branch in ("semantic", "distance"):
+        own = options.cr if options.cr is not None else getattr(options, f"cr_{branch}")
+        if own is not None:
+            values[f"cr_{branch}"] = own
+    asked = bool(values)
+    if options.strategy is not None:
+        values["strategy"] = options.strategy
+    if options.keep is not None:
+        names = [] if options.keep == "none" else options.keep.split(",")
+        values["keep"] = tuple(name.strip() for name in names if name.strip())
+    return asked, values
+
+
+def resolve(options: argparse.Namespace, checkpoint: Checkpoint) -> tuple[Pruning, Masks | None]:
+    """Return the pruning to run and its masks; None where the checkpoint runs as stored."""
+    from ..pruning.strategy import STRATEGIES, Ranking, as_stored
+
+    asked, values = pruning_asked(options)
+    stored = as_stored(checkpoint, None)
+    if options.strategy is not None and options.strategy not in STRATEGIES:
+        raise InputError(
+            f"The strategy {options.strategy!r} is not known; choose {', '.join(STRATEGIES)}."
+        )
+    if not asked:
+        return stored, None
+    base: dict[str, Any] = {"keep": stored.keep}
+    base |= {f"cr_{branch}": stored.cr(branch) for branch in BRANCHES}
+    pruning = Pruning(**(base | values))
+    return pruning, Ranking(checkpoint, pruning.keep).masks(pruning)
+
+
+def open_runtime(
+    options: argparse.Namespace, checkpoint: Checkpoint, masks: Masks | None
+) -> TorchRuntime:
+    """Return a runtime that is loaded."""
+    import torch
+
+    from ..runtime.torch_runtime import TILE, TorchRuntime
+
+    if options.threads is not None:
+        if options.threads < 1:
+            raise InputError(f"--threads is {options.threads}; give at least 1.")
+        torch.set_num_threads(options.threads)
+    tile = TILE if options.tile is None else options.tile
+    runtime = TorchRuntime(options.device, tile)
+    runtime.load(checkpoint, masks)
+    return runtime
+
+
+def about_run(
+    checkpoint: Checkpoint, pruning: Pruning, masks: Masks | None, runtime: TorchRuntime
+) -> dict[str, Any]:
+    """Return what run.json says of the network."""
+    import torch
+
+    from ..pruning.cost import cost
+
+    spent = cost(checkpoint, pruning, masks)
+    return {
+        "nucprune": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "checkpoint": {
+            "name": checkpoint.name,
+            "sha256": checkpoint.sha256,
+            "mpp": checkpoint.mpp,
+        },
+        "pruning": pruning.as_dict(),
+        "weights": spent.total,
+        "kept": spent.kept,
+        "cr": spent.cr,
+        "sparsity": spent.sparsity,
+        "compute_ratio": spent.compute_ratio,
+        "merge": asdict(checkpoint.merge),
+        "runtime": runtime.name,
+        "device": runtime.device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def open_asked(options: argparse.Namespace) -> Checkpoint:
+    """Open the checkpoint of ``--checkpoint``, else the bundled one."""
+    from ..checkpoint.bundled import DEFAULT, open_checkpoint
+
+    return open_checkpoint(options.checkpoint or DEFAULT)

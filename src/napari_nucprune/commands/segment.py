@@ -1,0 +1,108 @@
+"""``nucprune segment`` and the headless demonstration."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from ..doors import Pruning
+from .common import about_run, open_asked, open_runtime, resolve, say, show_progress
+
+
+def segment(options: argparse.Namespace) -> None:
+    """``nucprune segment``."""
+    from ..nuclei.table import write_csv
+    from ..nuclei.watershed import merge
+    from ..slides import outputs
+    from ..slides.field import open_source, take, to_image
+
+    source = open_source(options.image, options.mpp)
+    checkpoint = open_asked(options)
+    pruning, masks = resolve(options, checkpoint)
+    runtime = open_runtime(options, checkpoint, masks)
+    from ..runtime.torch_runtime import LARGEST
+
+    started = time.perf_counter()
+    taken = take(source, checkpoint.mpp, largest=LARGEST)
+    if source.mpp is None:
+        say(
+            f"pixel size is not set in {Path(options.image).name}: the network's own "
+            f"{checkpoint.mpp:g} um is assumed; results may be inaccurate (set --mpp)."
+        )
+    maps = runtime.run(taken.field, show_progress)
+    network = time.perf_counter()
+    nuclei = merge(maps, checkpoint.merge)
+    merged = time.perf_counter()
+    shape = source.shape
+    own_mpp = None if source.mpp is None else float(source.mpp[0])
+    run = {
+        **about_run(checkpoint, pruning, masks, runtime),
+        "image": str(options.image),
+        "shape": list(shape),
+        "mpp": list(source.mpp or (checkpoint.mpp, checkpoint.mpp)),
+        "mpp_assumed": source.mpp is None,
+        "nuclei": len(nuclei),
+        "seconds": {
+            "network": round(network - started, 4),
+            "nuclei": round(merged - network, 4),
+        },
+    }
+    transform = taken.transform
+    labels = to_image(nuclei.labels, transform, shape, labels=True)
+    with outputs.staged(options.output) as folder:
+        for name, array in (("semantic", maps.semantic), ("distance", maps.distance)):
+            resized = to_image(array, transform, shape, labels=False)
+            outputs.write_tiff(folder / f"{name}.tif", resized, own_mpp)
+        outputs.write_tiff(folder / "instances.tif", labels, own_mpp)
+        rgb = take(replace(source, mpp=None), checkpoint.mpp).field.rgb
+        outputs.write_png(folder / "overlay.png", outputs.overlay(rgb, labels))
+        write_csv(nuclei, folder / "nuclei.csv")
+        outputs.write_json(folder / "run.json", run)
+    if options.json:
+        print(json.dumps(run, indent=2))
+    else:
+        print(f"{len(nuclei)} nuclei at {pruning.label}; results in {options.output}")
+
+
+def demo(options: argparse.Namespace) -> None:
+    """``nucprune demo``: the viewer's job without a screen."""
+    from ..checkpoint.bundled import open_checkpoint
+    from ..nuclei.watershed import merge
+    from ..pruning.cost import cost
+    from ..pruning.strategy import Ranking
+    from ..runtime.torch_runtime import LARGEST, TorchRuntime
+    from ..samples import tissue
+    from ..slides import outputs
+    from ..slides.field import Source, open_source, take, to_image
+
+    if options.image:
+        source = open_source(options.image, None)
+    else:
+        source = Source([tissue()], None, "the sample tissue")
+    checkpoint = open_checkpoint()
+    ranking = Ranking(checkpoint)
+    runtime = TorchRuntime()
+    taken = take(source, checkpoint.mpp, largest=LARGEST)
+    if source.mpp is None:
+        say(f"pixel size is not set: the network's own {checkpoint.mpp:g} um is assumed.")
+    rgb = take(replace(source, mpp=None), checkpoint.mpp).field.rgb
+    rows = ["cr,kept,sparsity,nuclei,seconds"]
+    with outputs.staged(options.output) as folder:
+        for cr in (1.0, 5.0, 16.0):
+            pruning = Pruning("layer-wise", cr, cr)
+            masks = ranking.masks(pruning)
+            runtime.load(checkpoint, masks)
+            started = time.perf_counter()
+            nuclei = merge(runtime.run(taken.field, show_progress), checkpoint.merge)
+            seconds = time.perf_counter() - started
+            labels = to_image(nuclei.labels, taken.transform, source.shape, labels=True)
+            outputs.write_png(folder / f"overlay-cr{cr:g}.png", outputs.overlay(rgb, labels))
+            outputs.write_tiff(folder / f"instances-cr{cr:g}.tif", labels, None)
+            spent = cost(checkpoint, pruning, masks)
+            rows.append(f"{cr:g},{spent.kept},{spent.sparsity:.4f},{len(nuclei)},{seconds:.3f}")
+        (folder / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    print("\n".join(rows))
+    print(f"overlays, labels and this table are in {Path(options.output).resolve()}")

@@ -1,0 +1,43 @@
+"""``nucprune train``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .common import say, show_progress
+
+
+def train(options: argparse.Namespace) -> None:
+    """``nucprune train``."""
+    from ..runtime.torch_runtime import pick_device
+    from ..slides.outputs import cannot_write
+    from ..training.config import load_config
+    from ..training.fit import Fit, prepare
+    from ..training.model_card import finish
+
+    config = load_config(options.config, options.seed)
+    device = pick_device(options.device)
+    folder = Path(options.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    fit = Fit(config, folder, device)
+    if options.start and not fit.state_file.exists():
+        from ..checkpoint.bundled import open_checkpoint
+
+        fit.start_from(open_checkpoint(options.start))
+    fit.resume()
+    say(f"reading data; training on {device} from step {fit.step} to {config.steps}")
+    training, validation = prepare(config)
+
+    def report(text: str, done: int, total: int) -> None:
+        print(f"step {done}/{total}: {text}", file=sys.stderr, flush=True)
+
+    fit.run(training, report)
+    checkpoint = finish(config, fit.weights(), validation, folder, device, show_progress)
+    for name, row in checkpoint.provenance["metrics"].items():
+        print(f"{name}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("semantic_dice", "aji", "pq")))
+    print(f"wrote {folder / config.name}.safetensors and its model card {config.name}.md")

@@ -74,7 +74,8 @@ def main() -> None:
     for _ in range(3):
         dense()
     shown = []
-    layers.find(viewer, "instances").events.data.connect(lambda _: shown.append(time.perf_counter()))
+    instances = layers.find(viewer, "instances")
+    instances.events.data.connect(lambda _: shown.append(time.perf_counter()))
     ratios, ours, forwards, others = [], [], [], []
     rng = np.random.default_rng(0)
     for _ in range(options.moves):

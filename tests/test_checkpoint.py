@@ -670,7 +670,7 @@ def test_a_move_that_fails_keeps_the_old_file(tiny, saved, monkeypatch):
     def no(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(files.os, "replace", no)
+    monkeypatch.setattr("napari_nucprune.files.os.replace", no)
     stopped(make_checkpoint(TINY, seed=8), saved)
     assert saved.read_bytes() == before
     assert everything(saved.parent) == [saved.name]

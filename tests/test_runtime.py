@@ -338,7 +338,7 @@ def test_what_field_takes_as_equal_runs(checkpoint, mpp):
     assert runtime_of(checkpoint).run(Field(noise(0, 16, 16), mpp)).mpp == mpp
 
 
-@pytest.mark.parametrize("shape", [(8193, 1), (1, 8193)])
+@pytest.mark.parametrize("shape", [(8192 + 2 * 112 + 1, 1), (1, 8192 + 2 * 112 + 1)])
 def test_too_large(checkpoint, shape):
     with pytest.raises(InputError, match="8192") as caught:
         runtime_of(checkpoint).run(Field(np.zeros((*shape, 3), np.uint8), 0.25))

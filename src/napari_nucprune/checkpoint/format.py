@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -15,8 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..doors import BRANCHES, Branch, Merge
-from ..errors import EnvironmentStopped, InputError
+from ..errors import InputError
+from ..files import cannot_write, replacing
 from .architecture import Layer, expected_shapes, layers, widths_of
+from .metadata import from_metadata, parse
 
 FORMAT = "nucprune"
 VERSION = "1"
@@ -109,30 +110,16 @@ def load(path: str | Path, mpp: float | None = None) -> Checkpoint:
     if suffix == ".safetensors":
         tensors, metadata = _read_safetensors(path)
     elif suffix in SUFFIXES:
-        tensors, metadata = _read_torch(path), {}
+        tensors, metadata = _read_torch(path), None
     else:
         raise InputError(
             f"{path.name} is not a checkpoint that can be loaded; "
             f"expected one of {', '.join(SUFFIXES)}."
         )
     weights = _branches(tensors, path.name)
-    if not metadata:
+    if metadata is None:
         metadata = {"mpp": mpp or 0.25, "provenance": {"mpp_assumed": mpp is None}}
-    try:
-        return Checkpoint(
-            name=str(metadata.get("name", path.stem)),
-            weights=weights,
-            mpp=_positive(mpp or metadata["mpp"]),
-            merge=Merge(**metadata.get("merge", {})),
-            distance_unit_um=float(metadata.get("distance_unit_um", 0.0)),
-            provenance=dict(metadata.get("provenance", {})),
-            pruning=metadata.get("pruning"),
-            parent_sha256=metadata.get("parent_sha256"),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path.name} has damaged metadata ({error}); save it again from its source."
-        ) from error
+    return from_metadata(weights, metadata, path, mpp)
 
 
 def save(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -145,22 +132,18 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
     EnvironmentStopped
         Where the disk is full or the folder cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
         raise InputError(f"{path.name}: checkpoints are saved as .safetensors; change the ending.")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(_flat(checkpoint), temporary, _metadata(checkpoint))
-        os.replace(temporary, path)
-    except Exception as error:  # safetensors wraps OSError in its own type
-        raise EnvironmentStopped(
-            f"{path} could not be written ({str(error)[:120]}); "
-            "choose a folder that exists, can be written and has space."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary:
+        try:
+            save_file(_flat(checkpoint), temporary, _metadata(checkpoint))
+        except SafetensorError as error:
+            # safetensors wraps what the system said in a type of its own.
+            raise cannot_write(path, error) from error
 
 
 def saved_bytes(checkpoint: Checkpoint) -> int:
@@ -202,7 +185,7 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
     return {"format": FORMAT, "version": VERSION, "nucprune": json.dumps(about)}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None]:
     from safetensors import safe_open
 
     try:
@@ -215,19 +198,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, An
             "it may be cut off: copy or download it again."
         ) from error
     if header.get("format", FORMAT) != FORMAT or "nucprune" not in header:
-        return tensors, {}
+        return tensors, None
     if header.get("version") != VERSION:
         raise InputError(
             f"{path.name} has format version {header.get('version')}, this nucprune reads "
             f"{VERSION}; update napari-nucprune."
         )
-    try:
-        metadata = json.loads(header["nucprune"])
-    except json.JSONDecodeError as error:
-        raise InputError(f"{path.name} has damaged metadata; save it again.") from error
-    if not isinstance(metadata, dict):
-        raise InputError(f"{path.name} has damaged metadata; save it again.")
-    return tensors, metadata
+    return tensors, parse(header["nucprune"], path)
 
 
 def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
@@ -256,8 +233,13 @@ def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
             flat.update({f"{key}.{name}": tensor for name, tensor in value.items()})
         else:
             flat[str(key)] = value
-    if not all(isinstance(t, torch.Tensor) and t.is_floating_point() for t in flat.values()):
-        raise InputError(f"{path.name} holds other things than weights; expected only tensors.")
+    if not all(
+        isinstance(t, torch.Tensor) and t.is_floating_point() and t.layout == torch.strided
+        for t in flat.values()
+    ):
+        raise InputError(
+            f"{path.name} holds other things than weights; expected only dense tensors."
+        )
     return {name: t.detach().to(torch.float32).numpy() for name, t in flat.items()}
 
 
@@ -284,7 +266,7 @@ def _branches(tensors: Mapping[str, NDArray[Any]], file: str) -> dict[Branch, We
 
 def _checked(own: dict[str, NDArray[Any]], branch: Branch, file: str) -> Weights:
     widths = widths_of(own)
-    if not 2 <= len(widths) <= 8:
+    if not 2 <= len(widths) <= 8 or min(widths) < 1:
         raise InputError(f"{file}: the {branch} branch is not a U-Net of 2 to 8 levels.")
     shapes = expected_shapes(widths)
     for name, shape in shapes.items():
@@ -293,7 +275,7 @@ def _checked(own: dict[str, NDArray[Any]], branch: Branch, file: str) -> Weights
             raise InputError(f"{file}: {branch}.{name} is {found}; expected the shape {shape}.")
     if len(own) != len(shapes):
         unknown = sorted(set(own) - set(shapes))[0]
-        raise InputError(f"{file}: {branch}.{unknown} belongs to no layer of this U-Net.")
+        raise InputError(f"{file}: {f'{branch}.{unknown}'!r} belongs to no layer of this U-Net.")
     result: dict[str, NDArray[np.float32]] = {}
     for name in shapes:
         if own[name].dtype.kind != "f":
@@ -306,10 +288,3 @@ def _checked(own: dict[str, NDArray[Any]], branch: Branch, file: str) -> Weights
             )
         result[name] = array
     return result
-
-
-def _positive(value: Any) -> float:
-    number = float(value)
-    if not 0 < number < 100:
-        raise ValueError(f"mpp is {value}, expected um a pixel")
-    return number

@@ -11,8 +11,8 @@ from .common import say, show_progress
 
 def train(options: argparse.Namespace) -> None:
     """``nucprune train``."""
+    from ..files import cannot_write
     from ..runtime.torch_runtime import pick_device
-    from ..slides.outputs import cannot_write
     from ..training.config import load_config
     from ..training.fit import Fit, prepare
     from ..training.model_card import finish

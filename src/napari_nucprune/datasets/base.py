@@ -87,6 +87,29 @@ def images_in(folder: Path) -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
 
 
+def read_array(path: Path) -> NDArray[Any]:
+    """Read an image file as it is.
+
+    Raises
+    ------
+    InputError
+        Where it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        if path.suffix.lower() in (".tif", ".tiff"):
+            import tifffile
+
+            return np.asarray(tifffile.imread(path))
+        with Image.open(path) as image:
+            return np.asarray(image)
+    except Exception as error:
+        raise InputError(
+            f"{path} cannot be read as a label image; copy or download it again."
+        ) from error
+
+
 def read_labels(path: Path) -> NDArray[np.int32]:
     """Read an instance map (H, W) of integers.
 
@@ -95,20 +118,7 @@ def read_labels(path: Path) -> NDArray[np.int32]:
     InputError
         Where the file is no single-channel integer image.
     """
-    from PIL import Image
-
-    try:
-        if path.suffix.lower() in (".tif", ".tiff"):
-            import tifffile
-
-            array = tifffile.imread(path)
-        else:
-            with Image.open(path) as image:
-                array = np.asarray(image)
-    except Exception as error:
-        raise InputError(
-            f"{path} cannot be read as a label image; give 8-, 16- or 32-bit integers."
-        ) from error
+    array = read_array(path)
     if array.ndim != 2 or array.dtype.kind not in "uib":
         raise InputError(
             f"{path} has shape {array.shape} and type {array.dtype}; "

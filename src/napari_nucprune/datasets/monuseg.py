@@ -76,7 +76,8 @@ def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) ->
     Returns
     -------
     NDArray
-        (H, W) int32; where polygons overlap the later one in the file wins.
+        (H, W) int32; where polygons overlap the earlier one in the file wins, as in the published
+        maps.
 
     Raises
     ------
@@ -87,14 +88,18 @@ def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) ->
 
     try:
         root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError) as error:
-        raise InputError(f"{path} cannot be read as Aperio XML ({error}).") from error
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
+        raise _not_aperio(path, str(error)) from error
+    if root.tag != "Annotations":
+        raise _not_aperio(path, f"its root is {root.tag[:40]!r}")
     labels = np.zeros(shape, np.int32)
     count = hidden = degenerate = 0
     for region in root.iter("Region"):
-        vertices = np.array(
-            [(float(v.get("Y", "nan")), float(v.get("X", "nan"))) for v in region.iter("Vertex")]
-        )
+        try:
+            found = [(v.get("Y", "nan"), v.get("X", "nan")) for v in region.iter("Vertex")]
+            vertices = np.array(found, np.float64)
+        except ValueError as error:
+            raise _not_aperio(path, str(error)) from error
         if len(vertices) < 3 or not np.isfinite(vertices).all():
             degenerate += 1
             continue
@@ -103,11 +108,18 @@ def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) ->
             degenerate += 1
             continue
         count += 1
-        hidden += int(np.count_nonzero(labels[rows, cols]))
-        labels[rows, cols] = count
+        free = labels[rows, cols] == 0
+        hidden += int(np.count_nonzero(~free))
+        labels[rows[free], cols[free]] = count
     if degenerate or hidden:
         log.info(
-            "%s: %d degenerate regions left out, %d pixels hidden by a later polygon",
+            "%s: %d degenerate regions left out, %d pixels already taken by an earlier polygon",
             path.name, degenerate, hidden,
         )  # fmt: skip
     return labels
+
+
+def _not_aperio(path: Path, why: str) -> InputError:
+    return InputError(
+        f"{path} cannot be read as Aperio XML ({why}); expected <Annotations> with regions."
+    )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Entry, Folder, entry, images_in, report_missing
+from .base import Entry, Folder, entry, images_in, read_array, report_missing
 
 MPP = 0.25
 LICENCE = "CC BY 4.0"
@@ -47,9 +47,9 @@ def read(folder: Path) -> Folder:
 
 
 def _components(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
-    from PIL import Image
     from skimage.measure import label
 
-    with Image.open(path) as image:
-        truth = np.asarray(image.convert("L")) > 0
+    truth = read_array(path) > 0
+    if truth.ndim == 3:  # some are stored as RGB or RGBA
+        truth = truth[..., :3].any(axis=2)
     return label(truth, connectivity=1).astype(np.int32)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..doors import Nuclei
-from ..errors import EnvironmentStopped, InputError
+from ..errors import InputError
+from ..files import replacing
 
 #: Header of `write_csv`, centroids in pixels of the labels and in um from their origin.
 CSV_COLUMNS = (
@@ -149,19 +148,6 @@ def write_csv(nuclei: Nuclei, path: str | Path) -> None:
         table["eccentricity"],
         table["mean_distance"],
     )
-    # Beside the target, since os.replace is atomic only within one file system.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(",".join(CSV_COLUMNS) + "\n")
-            file.writelines(
-                _CSV_ROW % row for row in zip(*(c.tolist() for c in columns), strict=True)
-            )
-        os.replace(temporary, path)
-    except OSError as error:
-        raise EnvironmentStopped(
-            f"The table {path} cannot be written ({error.strerror or error}); "
-            "make room or choose another folder."
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(",".join(CSV_COLUMNS) + "\n")
+        file.writelines(_CSV_ROW % row for row in zip(*(c.tolist() for c in columns), strict=True))

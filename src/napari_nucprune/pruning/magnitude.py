@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
@@ -89,9 +90,12 @@ class BranchRanking:
             Where that is more than all weights of the non-kept layers.
         """
         if self.total / cr < self.kept_weights or (self.kept_weights == 0 and cr > self.total):
+            # Rounded down: the number that is named can be asked for.
+            largest = math.floor(self.largest_cr * 1000) / 1000
+            kept = f" with {', '.join(self.kept)} left dense" if self.kept else ""
             raise InputError(
-                f"The {self.branch} branch cannot reach CR {cr:g} with {', '.join(self.kept)} "
-                f"left dense; the largest is {self.largest_cr:.5g}."
+                f"The {self.branch} branch cannot reach CR {cr:g}{kept}; the largest is "
+                f"{largest:.12g}."
             )
         return self.total - round(self.total / cr)
 

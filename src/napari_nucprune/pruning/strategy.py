@@ -108,7 +108,10 @@ class Ranking:
             raise ValueError("the ranking was made for other kept layers")
         for branch in BRANCHES:
             own = self.checkpoint.own_cr[branch]
-            if pruning.cr(branch) < own * (1 - 1e-9):
+            # What is stored was rounded a layer: its own nominal CR must not be refused.
+            ranking = self.branches[branch]
+            rounded = ranking.total / (ranking.total / own + len(ranking.layers) / 2 + 1)
+            if own > 1 and pruning.cr(branch) < rounded:
                 raise InputError(
                     f"The {branch} branch of {self.checkpoint.name} is stored pruned at CR "
                     f"{own:.4g}; CR {pruning.cr(branch):g} is less: ask for at least that."

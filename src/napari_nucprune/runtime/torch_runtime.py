@@ -102,13 +102,13 @@ class TorchRuntime:
                 f"{checkpoint.mpp:g}; resample the image first."
             )
         shape = field.rgb.shape[:2]
-        if max(shape) > LARGEST:
+        halo, grid = halo_of(max(len(n.encoder) for n in self._nets.values()))
+        if max(shape) > LARGEST + 2 * (halo + grid):  # a part of the largest size has a halo
             raise InputError(
                 f"The area is {shape[1]} x {shape[0]} px at {checkpoint.mpp:g} um/px; at most "
                 f"{LARGEST} x {LARGEST} can be run at once: zoom in or choose a smaller part."
             )
         maps = {branch: np.empty(shape, np.float32) for branch in BRANCHES}
-        halo, grid = halo_of(max(len(n.encoder) for n in self._nets.values()))
         rgb = pad_to_grid(field.rgb, grid)
         cuts = list(windows(shape, self.tile, halo, grid))
         try:

@@ -115,10 +115,11 @@ def take(
         box = (0, 0, *source.shape)
     spans = []
     for axis in range(2):
-        low = max(math.floor(box[axis] / ratios[axis]), 0) // GRID * GRID
-        high = min(math.ceil(box[axis + 2] / ratios[axis]), sides[axis])
-        if low >= high:
+        if max(box[axis], 0) >= min(box[axis + 2], source.shape[axis]):
             raise InputError(f"The chosen part lies outside {source.name}; move it back.")
+        last = sides[axis] - 1
+        low = min(max(math.floor(box[axis] / ratios[axis]), 0), last) // GRID * GRID
+        high = max(min(math.ceil(box[axis + 2] / ratios[axis]), sides[axis]), low + 1)
         if largest and high - low > largest:
             raise InputError(
                 f"The chosen part is {high - low} px long at {mpp:g} um/px; at most {largest} "
@@ -156,14 +157,17 @@ def _resampled(
     import cv2
 
     step = [r / d for r, d in zip(ratios, downs, strict=True)]
-    read, offset = [], []
+    places, read = [], []
     for axis, outer in enumerate((rows, columns)):
-        # Level pixel of a network pixel's centre: (i + 0.5) * step - 0.5.
+        # Level pixel of a network pixel's centre, on OpenCV's own grid of 1/32 px counted from
+        # the image's origin: a part then shows the same values as the whole.
+        place = (np.arange(outer.start, outer.stop) + 0.5) * step[axis] - 0.5
+        place = np.rint(place * 32) / 32
         margin = 4 * step[axis] + 2
-        low = max(math.floor((outer.start + 0.5) * step[axis] - 0.5 - margin), 0)
-        high = math.ceil((outer.stop - 0.5) * step[axis] - 0.5 + margin) + 1
-        read.append(slice(low, min(high, int(data.shape[axis]))))
-        offset.append((outer.start + 0.5) * step[axis] - 0.5 - low)
+        low = max(math.floor(place[0] - margin), 0)
+        high = min(math.ceil(place[-1] + margin) + 1, int(data.shape[axis]))
+        read.append(slice(low, high))
+        places.append(place - low)
     rgb = to_rgb(np.asarray(data[read[0], read[1]]), source.name)
     # Low-pass before thinning out, so that fine texture does not alias.
     sigma = [0.5 * math.sqrt(max(s * s - 1, 0)) for s in step]
@@ -171,10 +175,41 @@ def _resampled(
         rgb = cv2.GaussianBlur(
             rgb, (0, 0), sigmaX=max(sigma[1], 1e-3), sigmaY=max(sigma[0], 1e-3)
         )  # fmt: skip
-    size = (columns.stop - columns.start, rows.stop - rows.start)
-    matrix = np.array([[step[1], 0, offset[1]], [0, step[0], offset[0]]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    return cv2.warpAffine(rgb, matrix, size, flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return _sampled(rgb, places[0], places[1])
+
+
+def _sampled(array: NDArray[Any], ys: NDArray[np.float64], xs: NDArray[np.float64]) -> NDArray[Any]:
+    """Return ``array`` at rows ``ys`` and columns ``xs``, linearly; edges are repeated."""
+    import cv2
+
+    out = np.empty((len(ys), len(xs), *array.shape[2:]), array.dtype)
+    # In pieces: OpenCV takes no side of 32,768 px or more.
+    rows, columns = (_piece(places) for places in (ys, xs))
+    for top in range(0, len(ys), rows):
+        y = ys[top : top + rows]
+        y0, y1 = _reach(y, array.shape[0])
+        for left in range(0, len(xs), columns):
+            x = xs[left : left + columns]
+            x0, x1 = _reach(x, array.shape[1])
+            maps = np.meshgrid((x - x0).astype(np.float32), (y - y0).astype(np.float32))
+            out[top : top + rows, left : left + columns] = cv2.remap(
+                np.ascontiguousarray(array[y0:y1, x0:x1]),
+                maps[0],
+                maps[1],
+                cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_REPLICATE,
+            )
+    return out
+
+
+def _piece(places: NDArray[np.float64]) -> int:
+    step = abs(places[-1] - places[0]) / max(len(places) - 1, 1)
+    return max(1, min(2048, int(16_000 / max(step, 1))))
+
+
+def _reach(places: NDArray[np.float64], side: int) -> tuple[int, int]:
+    low = min(max(math.floor(places[0]) - 1, 0), side - 1)
+    return low, max(min(math.ceil(places[-1]) + 2, side), low + 1)
 
 
 def _best_level(source: Source, ratios: tuple[float, ...]) -> tuple[int, tuple[float, float]]:
@@ -213,19 +248,11 @@ def to_image(
     for axis in range(2):
         # Image pixel to array pixel: the inverse of the diagonal transform.
         where = (np.arange(shape[axis]) - transform[axis, 2]) / transform[axis, axis]
-        axes.append(np.clip(where, 0, array.shape[axis] - 1).astype(np.float32))
+        axes.append(np.clip(where, 0, array.shape[axis] - 1))
     if labels:
         rows, columns = (np.rint(a).astype(np.intp) for a in axes)
         return array[rows[:, None], columns[None, :]]
-    import cv2
-
-    # In bands: cv2.remap takes images below 32,768 px a side and wants both maps in full.
-    out = np.empty(shape, array.dtype)
-    for top in range(0, shape[0], 512):
-        ys = axes[0][top : top + 512]
-        map_y, map_x = np.meshgrid(ys, axes[1], indexing="ij")
-        out[top : top + 512] = cv2.remap(array, map_x, map_y, cv2.INTER_LINEAR)
-    return out
+    return _sampled(array, axes[0], axes[1])
 
 
 def open_source(path: str | Path, mpp: float | None = None) -> Source:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -15,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import EnvironmentStopped, InputError
+from ..errors import InputError
+from ..files import cannot_write, replacing
 
 
 @contextmanager
@@ -46,15 +46,6 @@ def staged(folder: str | Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def cannot_write(path: Path, error: OSError) -> EnvironmentStopped:
-    """Return the sentence for a write that failed."""
-    if error.errno == errno.ENOSPC:
-        return EnvironmentStopped(f"The disk of {path} is full; make room and run again.")
-    return EnvironmentStopped(
-        f"{path} cannot be written ({error.strerror or error}); choose another folder."
-    )
-
-
 def save_labels(labels: NDArray[np.int32], path: str | Path, mpp: float | None = None) -> None:
     """Write labels (H, W) int32 as a zlib TIFF with its pixel size, the old file until done.
 
@@ -63,15 +54,8 @@ def save_labels(labels: NDArray[np.int32], path: str | Path, mpp: float | None =
     EnvironmentStopped
         Where the file cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(Path(path)) as temporary:
         write_tiff(temporary, labels, mpp)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_tiff(path: Path, array: NDArray[Any], mpp: float | None) -> None:

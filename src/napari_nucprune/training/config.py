@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -105,31 +106,72 @@ def load_config(path: str | Path, seed: int | None = None) -> Config:
     if unknown := sorted(set(raw) - known):
         raise InputError(f"{path} has an unknown key {unknown[0]!r}; known are {sorted(known)}.")
     for key in ("widths", "scale"):
-        if key in raw:
+        if isinstance(raw.get(key), list):
             raw[key] = tuple(raw[key])
     if seed is not None:
         raw["seed"] = seed
     raw.setdefault("name", path.stem)
-    try:
-        config = Config(data=data, **raw)
-        ok = config.steps > 0 and config.batch > 0 and config.crop >= 16 and config.lr > 0
-        ok = ok and config.crop % 2 ** (len(config.widths) - 1) == 0 and config.mpp > 0
-    except TypeError as error:
-        raise InputError(f"{path}: {error}.") from error
-    if not ok:
-        raise InputError(
-            f"{path}: steps, batch, lr and mpp must be above 0 and crop a multiple of "
-            f"{2 ** (len(config.widths) - 1)}."
-        )
+    config = Config(data=data, **raw)
+    _check(config, path)
     return config
 
 
-def _data(table: dict[str, Any], path: Path) -> Data:
+def _number(value: object, low: float, high: float = math.inf) -> bool:
+    """Whether a value is a finite number in low..high."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return math.isfinite(value) and low <= value <= high
+
+
+def _whole(value: object, low: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _check(config: Config, path: Path) -> None:
+    """Raise InputError that names the first wrong value."""
+    tiny = 1e-12
+    widths, scale = config.widths, config.scale
+    deep = isinstance(widths, tuple) and 2 <= len(widths) <= 8
+    deep = deep and all(_whole(w, 1) for w in widths)
+    grid = 2 ** (len(widths) - 1) if deep else 1
+    pair = isinstance(scale, tuple) and len(scale) == 2 and all(_number(s, tiny) for s in scale)
+    for ok, key, wanted in (
+        (isinstance(config.name, str) and bool(config.name), "name", "a text"),
+        (deep, "widths", "2 to 8 whole numbers of at least 1"),
+        (_number(config.dropout, 0, 0.99), "dropout", "a number from 0 to 0.99"),
+        (_number(config.mpp, tiny), "mpp", "um a pixel above 0"),
+        (_number(config.distance_unit_um, 0), "distance_unit_um", "um, or 0"),
+        (_whole(config.steps, 1), "steps", "a whole number of at least 1"),
+        (_whole(config.batch, 1), "batch", "a whole number of at least 1"),
+        (_whole(config.crop, 16) and config.crop % grid == 0, "crop", f"a multiple of {grid}"),
+        (_number(config.lr, tiny), "lr", "a number above 0"),
+        (_whole(config.seed, 0), "seed", "a whole number of at least 0"),
+        (_whole(config.threads, 0), "threads", "a whole number of at least 0"),
+        (pair and scale[0] <= scale[1], "scale", "two numbers above 0, the smaller first"),
+        (_number(config.colour, 0), "colour", "a number of at least 0"),
+        (_whole(config.save_every, 1), "save_every", "a whole number of at least 1"),
+    ):
+        if not ok:
+            raise InputError(f"{path}: {key} is {getattr(config, key)!r}; expected {wanted}.")
+
+
+def _data(table: Any, path: Path) -> Data:
+    if not isinstance(table, dict):
+        raise InputError(f"{path}: data holds {table!r}; write it as [[data]] tables.")
     table = dict(table)
-    try:
-        layout, folder = table.pop("layout"), path.parent / table.pop("path")
-    except KeyError as error:
-        raise InputError(f"{path}: a [[data]] table lacks the key {error}.") from error
-    weight = float(table.pop("weight", 1.0))
-    validation = tuple(str(v) for v in table.pop("validation", ()))
-    return Data(layout, folder, weight, validation, table)
+    layout, folder = table.pop("layout", None), table.pop("path", None)
+    weight, validation = table.pop("weight", 1.0), table.pop("validation", [])
+    for ok, key, value, wanted in (
+        (isinstance(layout, str), "layout", layout, "a text"),
+        (isinstance(folder, str), "path", folder, "a text"),
+        (_number(weight, 0), "weight", weight, "a number of at least 0"),
+        (
+            isinstance(validation, list) and all(isinstance(v, str | int) for v in validation),
+            "validation",
+            validation,
+            "a list of patients or images",
+        ),
+    ):
+        if not ok:
+            raise InputError(f"{path}: {key} of [[data]] is {value!r}; expected {wanted}.")
+    return Data(layout, path.parent / folder, weight, tuple(map(str, validation)), table)

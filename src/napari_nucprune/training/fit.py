@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -23,6 +22,7 @@ from ..datasets.base import Annotated
 from ..datasets.registry import open_folder
 from ..doors import BRANCHES, Branch, Progress, ShouldStop, never, no_progress
 from ..errors import Cancelled, InputError
+from ..files import replacing
 from .augment import Prepared, random_crop
 from .config import Config
 from .targets import distance_target
@@ -172,7 +172,12 @@ class Fit:
         """
         if not self.state_file.exists():
             return
-        state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+        except Exception as error:
+            raise InputError(
+                f"{self.state_file} is damaged; remove it to start this run anew."
+            ) from error
         if state["config"] != _identity(self.config):
             raise InputError(
                 f"{self.folder} holds a run of another configuration; give an empty folder, "
@@ -191,12 +196,13 @@ class Fit:
             "nets": {b: n.state_dict() for b, n in self.nets.items()},
             "optimisers": {b: o.state_dict() for b, o in self.optimisers.items()},
         }
-        temporary = self.state_file.with_suffix(".tmp")
-        torch.save(state, temporary)
-        os.replace(temporary, self.state_file)
+        with replacing(self.state_file) as temporary:
+            torch.save(state, temporary)
 
     def train_step(self, training: list[Prepared]) -> None:
         """Do one step of both branches on the same crops."""
+        # Dropout too depends on seed and step alone, so that a resumed run is the same run.
+        torch.manual_seed(self.config.seed * 1_000_003 + self.step)
         rgb, targets = (t.to(self.device) for t in batch_of(self.config, training, self.step))
         rgb = rgb.contiguous(memory_format=torch.channels_last)
         for branch in BRANCHES:

@@ -9,9 +9,10 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from ..checkpoint import format as checkpoint_format
 from ..errors import InputError
+from ..files import cannot_write
 from ..nuclei.table import write_csv
 from ..pruning.strategy import apply
-from ..slides.outputs import cannot_write, save_labels
+from ..slides.outputs import save_labels
 
 if TYPE_CHECKING:
     from ..doors import Pruning

@@ -1,0 +1,42 @@
+"""Writing files so that nothing half-written stays."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from .errors import EnvironmentStopped
+
+
+def cannot_write(path: Path, error: Exception) -> EnvironmentStopped:
+    """Return the sentence for a write that failed."""
+    text = str(getattr(error, "strerror", None) or error)
+    if getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text:
+        return EnvironmentStopped(f"The disk of {path} is full; make room and run again.")
+    return EnvironmentStopped(
+        f"{path} cannot be written ({text[:120]}); choose a folder that exists and can be written."
+    )
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary file beside ``path`` that takes its place when the block succeeds.
+
+    Raises
+    ------
+    EnvironmentStopped
+        Where it cannot be written; the old file is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        # Below a regular file even the removal fails.
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,463 @@
+"""A newcomer's doors in a real window: drop, Open slide…, samples, the plugin menu, and the exit."""
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pytest
+
+napari = pytest.importorskip("napari")
+from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
+from napari.layers import Image
+from napari.settings import get_settings
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog
+
+from helpers import PUBLISHED, QUICK, is_one_line, make_checkpoint
+from napari_nucprune import samples
+from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint.format import save
+from napari_nucprune.errors import InputError
+from napari_nucprune.widgets import layers
+from napari_nucprune.widgets.dock import NucpruneDock
+
+pytestmark = pytest.mark.window
+
+PLUGIN = "napari-nucprune"
+CMU_SHAPE, CMU_MPP = (2967, 2220), 0.499
+MONUSEG = "MoNuSeg/MoNuSegTrainingData/Tissue Images/TCGA-B0-5711-01Z-00-DX1.tif"
+
+
+class Dialogs:
+    """Answers modal dialogs, so that none can hang a test.
+
+    The next dialog goes to ``answer``; one without an answer, or still open after it, is closed.
+    """
+
+    def __init__(self):
+        self.seen = []
+        self.answer = None
+        self._handled = None
+        self._timer = QTimer()
+        self._timer.timeout.connect(self._look)
+        self._timer.start(50)
+        self._begun = 0.0
+
+    def _look(self):
+        dialog = QApplication.activeModalWidget()
+        if dialog is None:
+            self._handled = None
+        elif dialog is not self._handled:
+            self._handled, self._begun = dialog, time.monotonic()
+            self.seen.append(dialog.windowTitle())
+            answer, self.answer = self.answer, None
+            if answer is None:
+                dialog.close()
+            else:
+                answer(dialog)
+        elif time.monotonic() - self._begun > 5:
+            dialog.close()
+
+    def stop(self):
+        self._timer.stop()
+
+
+@pytest.fixture
+def dialogs(qapp):
+    dialogs = Dialogs()
+    yield dialogs
+    dialogs.stop()
+
+
+@pytest.fixture
+def quick(tmp_path, monkeypatch):
+    """A small network of random weights in the place of the bundled one."""
+    return put_checkpoint(tmp_path, monkeypatch, QUICK)
+
+
+def put_checkpoint(tmp_path, monkeypatch, widths):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    checkpoint = make_checkpoint(widths, seed=3, name=bundled.DEFAULT)
+    save(checkpoint, folder / f"{bundled.DEFAULT}.safetensors")
+    monkeypatch.setattr(bundled, "FOLDER", folder)
+    return checkpoint
+
+
+@pytest.fixture
+def viewer(make_napari_viewer):
+    return make_napari_viewer(show=True)
+
+
+@pytest.fixture
+def dock(viewer, quick, dialogs):
+    """The dock as the Plugins menu opens it."""
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN)
+    yield dock
+    dock.runner.close()
+
+
+@pytest.fixture
+def cmu(shared_data):
+    path = shared_data / "WSI" / "CMU-1-Small-Region.svs"
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    return path
+
+
+def settle(dock, qtbot, timeout=30_000):
+    """Wait until nothing runs, waits or is about to."""
+
+    def idle():
+        timers = (dock._later, dock._rested, dock._readout)
+        return not dock.runner.busy and not any(t.isActive() for t in timers)
+
+    qtbot.waitUntil(idle, timeout=timeout)
+
+
+def drop(viewer, path):
+    """Drop a file on the canvas, as Qt does it: the widget there, then whoever accepts drops."""
+    canvas = viewer.window._qt_viewer.canvas.native
+    mime = QMimeData()
+    mime.setUrls([QUrl.fromLocalFile(str(path))])
+    middle = canvas.rect().center()
+    rest = (
+        Qt.DropAction.CopyAction,
+        mime,
+        Qt.MouseButton.LeftButton,
+        Qt.KeyboardModifier.NoModifier,
+    )
+    enter = QDragEnterEvent(middle, *rest)
+    QApplication.sendEvent(canvas, enter)
+    assert enter.isAccepted()
+    QApplication.sendEvent(canvas, QDropEvent(QPointF(middle), *rest))
+
+
+def choose_ours(dialog, remember=True):
+    """In napari's "Choose reader": our reader, the checkbox, OK, all by mouse."""
+    assert isinstance(dialog, QtReaderDialog)
+    buttons = {button.text(): button for button in dialog.reader_btn_group.buttons()}
+    assert "NucPrune" in buttons
+    assert len(buttons) > 1
+    left = Qt.MouseButton.LeftButton
+    ours = buttons["NucPrune"]
+    QTest.mouseClick(ours, left, pos=QPoint(8, ours.height() // 2))
+    assert ours.isChecked()
+    box = dialog.persist_checkbox
+    assert not box.isChecked()
+    if remember:
+        QTest.mouseClick(box, left, pos=QPoint(8, box.height() // 2))
+        assert box.isChecked()
+    QTest.mouseClick(dialog.btn_box.button(QDialogButtonBox.StandardButton.Ok), left)
+
+
+def is_our_slide(layer, path):
+    """Whether a layer came from our reader, with the slide's place in the world."""
+    assert isinstance(layer, Image)
+    assert layer.rgb
+    assert [str(unit) for unit in layer.units] == ["micrometer", "micrometer"]
+    np.testing.assert_allclose(layer.scale, CMU_MPP, atol=5e-4)
+    about = layer.metadata["nucprune"]
+    assert about["path"] == str(path)
+    assert about["mpp"] == pytest.approx((CMU_MPP, CMU_MPP), abs=5e-4)
+    assert (layer.data[0] if layer.multiscale else layer.data).shape == (*CMU_SHAPE, 3)
+    return True
+
+
+# Files ------------------------------------------------------------------------------------------
+
+
+def test_a_dropped_slide_asks_once_and_then_opens_with_our_reader(viewer, cmu, dialogs):
+    assert "*.svs" not in get_settings().plugins.extension2reader
+    dialogs.answer = choose_ours
+    drop(viewer, cmu)
+    assert dialogs.seen == ["Choose reader"]
+    assert [is_our_slide(layer, cmu) for layer in viewer.layers] == [True]
+    assert get_settings().plugins.extension2reader["*.svs"] == PLUGIN
+
+    drop(viewer, cmu)
+    assert dialogs.seen == ["Choose reader"]
+    assert [is_our_slide(layer, cmu) for layer in viewer.layers] == [True, True]
+
+
+def test_a_dropped_slide_may_be_opened_without_remembering(viewer, cmu, dialogs):
+    before = dict(get_settings().plugins.extension2reader)
+    drop(viewer, cmu)  # no answer: the dialog is closed
+    assert dialogs.seen == ["Choose reader"]
+    assert len(viewer.layers) == 0
+    dialogs.answer = lambda dialog: choose_ours(dialog, remember=False)
+    drop(viewer, cmu)
+    assert dialogs.seen == ["Choose reader"] * 2
+    assert is_our_slide(viewer.layers[0], cmu)
+    assert get_settings().plugins.extension2reader == before
+
+
+def test_open_slide_asks_nothing_and_runs_on_what_is_visible(
+    viewer, dock, cmu, dialogs, qtbot, monkeypatch
+):
+    before = dict(get_settings().plugins.extension2reader)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: (str(cmu), ""))
+    QTest.mouseClick(dock.image.open_slide, Qt.MouseButton.LeftButton)
+    assert dialogs.seen == []
+    assert get_settings().plugins.extension2reader == before
+    slide = viewer.layers[0]
+    assert is_our_slide(slide, cmu)
+    assert dock.images.layer is slide
+    assert dock.image.mpp.value() == pytest.approx(CMU_MPP, abs=5e-4)
+    assert dock.image.mpp_from.text() == "from the image"
+    settle(dock, qtbot)
+    print(f"whole slide in view: {dock.message.text()!r}, {len(viewer.layers)} layers")
+
+    layers.camera_of(viewer).zoom *= 6
+    qtbot.wait(400)
+    settle(dock, qtbot)
+    assert dock.message.text() == ""
+    result = layers.find(viewer, "semantic")
+    assert result.units == slide.units
+    (low, high), (slide_low, slide_high) = result.extent.world, slide.extent.world
+    assert (low >= slide_low - 0.5).all()
+    assert (high <= slide_high + 0.5).all()
+    # What is visible and little more: a sixth of the slide's height, not all of it.
+    assert (high - low)[0] < (slide_high - slide_low)[0] / 3
+    # The middle of the view is in the middle of the result.
+    centre = np.asarray(layers.camera_of(viewer).center)[-2:]
+    np.testing.assert_allclose((low + high) / 2, centre, atol=0.1 * (high - low).max())
+
+
+def test_open_slide_cancelled_does_nothing(viewer, dock, dialogs, monkeypatch):
+    said = dock.message.text()
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: ("", ""))
+    QTest.mouseClick(dock.image.open_slide, Qt.MouseButton.LeftButton)
+    assert (len(viewer.layers), dock.message.text(), dialogs.seen) == (0, said, [])
+
+
+def test_a_dropped_lzw_tiff_opens_as_rgb_and_is_chosen(viewer, dock, shared_data, dialogs, qtbot):
+    path = shared_data / MONUSEG
+    if not path.exists():
+        pytest.skip(f"no {path}")
+    dock.control.live.setChecked(False)
+    drop(viewer, path)
+    assert dialogs.seen == []
+    (image,) = viewer.layers
+    assert image.rgb
+    assert image.data.shape == (1000, 1000, 3)
+    assert image.data.dtype == np.uint8
+    assert dock.images.layer is image
+    assert dock.image.layer.native.currentText() == path.stem
+    assert dock.message.text() == ""
+    assert dock.preview is None
+    QTest.mouseClick(dock.control.run, Qt.MouseButton.LeftButton)
+    settle(dock, qtbot)
+    assert dock.message.text() == ""
+    assert layers.find(viewer, "instances") is not None
+
+
+@pytest.mark.parametrize("kind", ["empty", "cut", "text"])
+def test_a_broken_slide_is_one_sentence(viewer, dock, cmu, dialogs, tmp_path, monkeypatch, kind):
+    content = {
+        "empty": b"",
+        "cut": cmu.read_bytes()[: 2 * cmu.stat().st_size // 3],
+        "text": b"<html>404 not found</html>",
+    }[kind]
+    broken = tmp_path / "x.svs"
+    broken.write_bytes(content)
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: (str(broken), ""))
+    QTest.mouseClick(dock.image.open_slide, Qt.MouseButton.LeftButton)
+    said = dock.message.text()
+    assert is_one_line(said)
+    assert "x.svs" in said
+    assert "fault of ours" not in said
+    assert {"empty": "empty", "cut": "cut off", "text": "no slide"}[kind] in said
+    assert dock.message.isVisible()
+    assert len(viewer.layers) == 0
+    assert dialogs.seen == []
+
+
+# Samples ----------------------------------------------------------------------------------------
+
+
+def sample_menu(viewer):
+    """Title -> action of our part of File > Open Sample."""
+    file_menu = viewer.window.file_menu
+    file_menu.aboutToShow.emit()
+
+    def sub(menu, title):
+        (found,) = (a for a in menu.actions() if a.menu() and a.text().replace("&", "") == title)
+        found.menu().aboutToShow.emit()
+        return found.menu()
+
+    ours = sub(sub(file_menu, "Open Sample"), "NucPrune")
+    return {action.text(): action for action in ours.actions() if action.text()}
+
+
+def test_samples_open_from_the_menu_and_the_dock_takes_the_images(viewer, dock, dialogs, qtbot):
+    menu = sample_menu(viewer)
+    titles = sorted(menu)
+    assert [title.split()[0] for title in titles] == ["Synthetic", "Tissue", "Whole"]
+
+    menu[titles[0]].trigger()
+    names = [layer.name for layer in viewer.layers][:2]
+    assert names == ["synthetic H&E", "ground truth"]
+    assert dock.images.layer is viewer.layers["synthetic H&E"]
+    assert [layer.name for _, layer in dock.images.choices()] == ["synthetic H&E"]
+    assert dock.image.mpp_from.text() == "from the image"
+    truth = viewer.layers["ground truth"].data.copy()
+    settle(dock, qtbot)
+    assert dock.message.text() == ""
+    np.testing.assert_array_equal(viewer.layers["ground truth"].data, truth)
+    # The results lie on the image.
+    found, image = layers.find(viewer, "instances"), viewer.layers["synthetic H&E"]
+    assert (found.extent.world[0] >= image.extent.world[0] - 0.25).all()
+    assert (found.extent.world[1] <= image.extent.world[1] + 0.25).all()
+
+    menu[titles[1]].trigger()
+    assert dock.images.layer is viewer.layers[samples.TISSUE_NAME]
+    assert dock.image.mpp_from.text() == "assumed"
+    settle(dock, qtbot)
+    assert dock.message.text() == ""
+    assert dialogs.seen == []
+
+
+def test_samples_open_by_name(viewer):
+    (tissue,) = viewer.open_sample(PLUGIN, "tissue")
+    assert tissue.rgb
+    image, truth = viewer.open_sample(PLUGIN, "synthetic")
+    assert image.rgb
+    assert (image.data.shape[:2], image.units) == (truth.data.shape, truth.units)
+    np.testing.assert_allclose(image.scale, truth.scale)
+    assert truth.data.max() > 10
+
+
+def test_the_slide_sample(viewer, cmu, monkeypatch):
+    import pooch
+
+    def offline(*args, **kwargs):
+        raise ConnectionError("no route to host")
+
+    monkeypatch.setattr(pooch, "retrieve", offline)
+    with pytest.raises(InputError) as caught:
+        viewer.open_sample(PLUGIN, "slide")
+    assert is_one_line(caught.value)
+    assert "Open slide" in str(caught.value)
+    assert len(viewer.layers) == 0
+
+    monkeypatch.setattr(pooch, "retrieve", lambda *a, **k: str(cmu))
+    (slide,) = viewer.open_sample(PLUGIN, "slide")
+    assert is_our_slide(slide, cmu)
+
+
+# The dock ---------------------------------------------------------------------------------------
+
+
+def test_the_plugins_menu_opens_the_dock(viewer, quick, dialogs):
+    menu = viewer.window.plugins_menu
+    menu.aboutToShow.emit()
+    entries = {a.text().replace("&", ""): a for a in menu.actions()}
+    (title,) = (text for text in entries if "NucPrune" in text)
+    entries[title].trigger()
+    (dock,) = viewer.window._qt_window.findChildren(NucpruneDock)
+    assert dock.isVisible()
+    assert dock.checkpoint.choice.currentText() == bundled.DEFAULT
+    assert "Open Sample" in dock.message.text()
+    _, same = viewer.window.add_plugin_dock_widget(PLUGIN)
+    assert same is dock
+    dock.runner.close()
+
+
+def python(code, timeout, **env):
+    """Run code in a fresh interpreter on this screen."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def test_importing_the_dock_imports_no_torch():
+    done = python(
+        "import napari_nucprune.widgets.dock, sys; print('torch' in sys.modules)", timeout=120
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
+
+
+QUIT = """
+import sys, time
+from pathlib import Path
+import numpy as np
+import napari
+from qtpy.QtCore import QTimer
+from napari_nucprune.checkpoint import bundled
+
+bundled.FOLDER = Path(sys.argv[0] if False else {folder!r})
+viewer = napari.Viewer(show_welcome_screen=False)
+begun = time.monotonic()
+_, dock = viewer.window.add_plugin_dock_widget("napari-nucprune")
+print("dock", round(time.monotonic() - begun, 2), "torch" in sys.modules)
+dock.image.area.setCurrentText("whole image")
+armed = []
+
+def close():
+    print("closing", dock.runner.busy, dock.control.progress.format(), flush=True)
+    begun = time.monotonic()
+    viewer.window._qt_window.close()
+    print("closed after", round(time.monotonic() - begun, 2), flush=True)
+
+def arm(*_):
+    if not armed:
+        armed.append(1)
+        QTimer.singleShot(1000, close)
+
+if {during!r} == "start":
+    dock.runner.busy_changed.connect(arm)
+else:
+    dock.runner.progressed.connect(lambda text, *_: arm() if text.startswith("Proc") else None)
+viewer.add_image(np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8))
+napari.run()
+print("run over", flush=True)
+"""
+
+
+@pytest.mark.parametrize("during", ["start", "tiles"])
+def test_quitting_in_mid_run_is_clean(qapp, tmp_path, monkeypatch, during):
+    # As large as the bundled network, so that the run is still going after a second.
+    put_checkpoint(tmp_path, monkeypatch, PUBLISHED)
+    config = str(tmp_path / "settings.yaml")
+    code = QUIT.format(folder=str(bundled.FOLDER), during=during)
+    done = python(code, timeout=60, NAPARI_CONFIG=config)
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0, done.stderr
+    for word in ("Traceback", "QThread: Destroyed", "Aborted", "Error", "deleted"):
+        assert word not in done.stderr
+    assert "closing True" in done.stdout
+    assert done.stdout.strip().endswith("run over")
+
+
+def test_the_window_stays_responsive_during_a_run(viewer, dialogs, qtbot):
+    if bundled.DEFAULT not in bundled.names():
+        pytest.skip("no bundled checkpoint")
+    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN)
+    dock.image.area.setCurrentText("whole image")
+    rgb, _ = samples.synthetic(0, 512)
+    ticks = []
+    timer = QTimer()
+    timer.timeout.connect(lambda: ticks.append(time.perf_counter()))
+    timer.start(10)
+    viewer.add_image(rgb, scale=(0.25, 0.25), units=("um", "um"))
+    settle(dock, qtbot, timeout=60_000)
+    timer.stop()
+    dock.runner.close()
+    assert dock.preview is not None
+    assert dock.message.text() == ""
+    gaps = np.diff(ticks)
+    print(
+        f"run {dock.preview.seconds:.2f} s, {len(ticks)} ticks, longest gap {gaps.max() * 1e3:.0f} ms"
+    )
+    assert gaps.max() < 1

@@ -272,7 +272,7 @@ def test_csv_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("napari_nucprune.nuclei.table.os.replace", full)
+    monkeypatch.setattr("napari_nucprune.files.os.replace", full)
     with pytest.raises(EnvironmentStopped, match="No space left"):
         write_csv(nuclei, path)
     assert path.read_text() == "old"

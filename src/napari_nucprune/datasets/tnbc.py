@@ -49,7 +49,7 @@ def read(folder: Path) -> Folder:
 def _components(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
     from skimage.measure import label
 
-    truth = read_array(path) > 0
+    truth = read_array(path)
     if truth.ndim == 3:  # some are stored as RGB or RGBA
-        truth = truth[..., :3].any(axis=2)
-    return label(truth, connectivity=1).astype(np.int32)
+        truth = truth[..., :3].max(axis=2)
+    return label(truth > 0, connectivity=1).astype(np.int32)

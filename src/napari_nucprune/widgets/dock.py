@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QEvent, QObject, Qt, QTimer
-from qtpy.QtWidgets import QApplication, QFileDialog, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 from ..checkpoint import bundled
-from ..doors import Pruning
 from ..errors import NucpruneError
 from ..preview import Against, Job, Preview, Session
-from ..pruning.strategy import STRATEGIES
 from ..slides.reader import SUFFIXES
-from . import layers, saving, sections, texts
-from .images import Images
+from . import layers, saving, texts
+from .controls import Controls
 from .runner import Runner
 
 if TYPE_CHECKING:
@@ -30,7 +27,7 @@ CAMERA_MS = 300
 VISIBLE_LIMIT, LIMIT = 4096, 8192
 
 
-class NucpruneDock(QWidget):
+class NucpruneDock(Controls):
     """The dock widget of napari-nucprune.
 
     Parameters
@@ -40,56 +37,21 @@ class NucpruneDock(QWidget):
     """
 
     def __init__(self, napari_viewer: Viewer) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
+        super().__init__(napari_viewer)
         self.session: Session | None = None
         self.preview: Preview | None = None
         self.runner = Runner()
         self._job: tuple[Job, Image] | None = None
         self._slow = False
-        self._build()
+        self._origin = ""
         self._later, self._rested = self._timer(self.run), self._timer(self._camera_rested)
         self._readout = self._timer(self._show_cost)
         self._connect()
         if self.checkpoint.choice.count():
-            self._open_checkpoint(self.checkpoint.choice.currentText())
+            self._open_checkpoint(self.checkpoint.choice.currentData())
         self.images.refresh()
         if self.images.layer is None:
-            self._say(texts.NO_IMAGE)
-
-    # Building ------------------------------------------------------------------------------
-
-    def _build(self) -> None:
-        self.images = Images(self.viewer)
-        self.image = self.images.section
-        self.checkpoint = sections.CheckpointSection()
-        self.pruning = sections.PruningSection()
-        self.control = sections.RunSection()
-        self.message = sections.wrapped("message")
-        self.message.hide()
-        self.compare = sections.CompareSection()
-        self.save = sections.SaveSection()
-        inside = QWidget()
-        column = QVBoxLayout(inside)
-        column.setContentsMargins(8, 4, 8, 4)
-        column.setSpacing(4)
-        for part in (self.image, self.checkpoint, self.pruning, self.control, self.message,
-                     self.compare, self.save):  # fmt: skip
-            column.addWidget(part)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(inside)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(scroll)
-        self.setMinimumWidth(320)
-        for index, strategy in enumerate(STRATEGIES.values()):
-            self.pruning.strategy.addItem(strategy.name)
-            role = Qt.ItemDataRole.ToolTipRole
-            self.pruning.strategy.setItemData(index, strategy.explanation, role)
-        self.checkpoint.choice.addItems(bundled.names())
+            self.say(texts.NO_IMAGE)
 
     def _timer(self, action: Callable[[], Any]) -> QTimer:
         timer = QTimer(self)
@@ -102,7 +64,8 @@ class NucpruneDock(QWidget):
         self.images.changed.connect(self._image_changed)
         image.area.currentTextChanged.connect(self._area_changed)
         self._button(image.open_slide, self._ask_slide)
-        self.checkpoint.choice.textActivated.connect(self._open_checkpoint)
+        choice = self.checkpoint.choice
+        choice.activated.connect(lambda _: self._open_checkpoint(choice.currentData()))
         self._button(self.checkpoint.open, self._ask_checkpoint)
         pruning.strategy.currentTextChanged.connect(self._pruning_changed)
         pruning.link.toggled.connect(pruning.show_linked)
@@ -116,9 +79,9 @@ class NucpruneDock(QWidget):
         self._button(self.save.checkpoint, self._save_checkpoint)
         self._button(self.save.labels, lambda: saving.labels(self, self.preview))
         self._button(self.save.table, lambda: saving.table(self, self.preview))
-        self.runner.progressed.connect(self._show_progress)
-        self.runner.failed.connect(lambda error: self._say(texts.error(error)))
-        self.runner.busy_changed.connect(self._show_busy)
+        self.runner.progressed.connect(self.show_progress)
+        self.runner.failed.connect(lambda error: self.say(texts.error(error)))
+        self.runner.busy_changed.connect(self.show_busy)
         camera = layers.camera_of(self.viewer)
         camera.events.zoom.connect(self._camera_moved)
         camera.events.center.connect(self._camera_moved)
@@ -136,7 +99,7 @@ class NucpruneDock(QWidget):
             except Exception as error:
                 said = texts.error(error)
             if said:
-                self._say(said)
+                self.say(said)
 
         button.clicked.connect(clicked)
 
@@ -145,9 +108,9 @@ class NucpruneDock(QWidget):
     def _image_changed(self) -> None:
         if self.images.layer is None:
             self.cancel()
-            self._say(texts.NO_IMAGE)
+            self.say(texts.NO_IMAGE)
             return
-        self._say("")
+        self.say("")
         self._changed()
 
     def _area_changed(self, area: str) -> None:
@@ -176,7 +139,7 @@ class NucpruneDock(QWidget):
         try:
             job = self._make_job()
         except NucpruneError as error:
-            self._say(str(error))
+            self.say(str(error))
             return
         if self._job is None or job[0].box != self._job[0].box:
             self._changed()
@@ -188,11 +151,6 @@ class NucpruneDock(QWidget):
         self._later.start(DEBOUNCE_MS if self._slow and self.runner.busy else 0)
 
     # Running -------------------------------------------------------------------------------
-
-    def asked(self) -> Pruning:
-        """Return the pruning that the dock's controls say."""
-        semantic, distance = self.pruning.ratios()
-        return Pruning(self.pruning.strategy.currentText(), semantic, distance)
 
     def _make_job(self) -> tuple[Job, Image]:
         source, layer = self.images.source(), self.images.layer
@@ -208,12 +166,12 @@ class NucpruneDock(QWidget):
         """Run what the controls say, now; a running job is asked to stop."""
         session = self.session
         if session is None:
-            self._say("There is no checkpoint; choose one with Open….")
+            self.say("There is no checkpoint; choose one with Open….")
             return
         try:
             job, layer = self._job = self._make_job()
         except NucpruneError as error:
-            self._say(str(error))
+            self.say(str(error))
             return
         self._later.stop()
         self.runner.request(
@@ -239,7 +197,7 @@ class NucpruneDock(QWidget):
 
         def done(against: Against | None) -> None:
             if self.preview is preview:
-                self._show_lines(preview, against)
+                self.show_lines(preview, against)
 
         self.runner.request(work, done)
 
@@ -269,14 +227,10 @@ class NucpruneDock(QWidget):
         results = (preview.maps.semantic, preview.maps.distance, preview.nuclei.labels)
         for role, data in zip(layers.ROLES, results, strict=True):
             layers.show(self.viewer, role, data, place, about)
-        self._say("")
-        self._show_lines(preview, against)
+        self.say("")
+        self.show_lines(preview, against)
         if against is None:
             self._run_dense(job, preview)
-
-    def _show_lines(self, preview: Preview, against: Against | None) -> None:
-        self.pruning.time.setText(texts.time(preview, against))
-        self.compare.line.setText(texts.line(preview, against))
 
     def _show_cost(self) -> None:
         if self.session is None:
@@ -284,54 +238,26 @@ class NucpruneDock(QWidget):
         try:
             spent = self.session.cost(self.asked())
         except NucpruneError as error:
-            self._say(str(error))
+            self.say(str(error))
             return
         self.pruning.kept.setText(texts.kept(spent))
         self.pruning.compute.setText(texts.compute(spent))
 
-    def _show_progress(self, text: str, done: int, total: int) -> None:
-        bar = self.control.progress
-        bar.setRange(0, total)
-        bar.setValue(done)
-        bar.setFormat(f"{text} {done}/{total}" if total else text)
-
-    def _show_busy(self, busy: bool) -> None:
-        self.control.cancel.setEnabled(busy)
-        if not busy:
-            self._show_progress("idle", 0, 0)
-            self.control.progress.setRange(0, 1)
-
-    def _say(self, text: str) -> None:
-        self.message.setText(text)
-        self.message.setVisible(bool(text))
-
     # Buttons -------------------------------------------------------------------------------
 
-    def _open_checkpoint(self, name: str | Path) -> None:
-        """Load a checkpoint; where it fails, all stays as it was."""
-        choice = self.checkpoint.choice
+    def _open_checkpoint(self, origin: str) -> None:
+        """Load a checkpoint by bundled name or path; where it fails, all stays as it was."""
         try:
-            session = Session(bundled.open_checkpoint(name))
-            spent = session.cost(session.stored())
+            session = Session(bundled.open_checkpoint(origin))
         except Exception as error:
-            self._say(texts.error(error))
-            if self.session is not None:
-                choice.setCurrentText(self.session.checkpoint.name)
+            self.say(texts.error(error))
+            choice = self.checkpoint.choice
+            choice.setCurrentIndex(choice.findData(self._origin))
             return
         self.cancel()
         self.session, self.preview, self._job = session, None, None
-        if choice.findText(session.checkpoint.name) < 0:
-            choice.addItem(session.checkpoint.name, str(name))
-        choice.setCurrentText(session.checkpoint.name)
-        self.checkpoint.about.setText(texts.about(session.checkpoint, spent))
-        own = session.checkpoint.own_cr
-        self.pruning.semantic.set_limits(own["semantic"], session.largest_cr("semantic"))
-        self.pruning.distance.set_limits(own["distance"], session.largest_cr("distance"))
-        self.pruning.both.set_limits(
-            max(own.values()), min(session.largest_cr(b) for b in own)
-        )  # fmt: skip
-        self.images.network_mpp = session.checkpoint.mpp
-        self.images.show_mpp()
+        self._origin = origin
+        self.show_session(session, origin)
         self._show_cost()
         self._changed()
 
@@ -340,7 +266,7 @@ class NucpruneDock(QWidget):
             self, "Open a checkpoint", "", "Checkpoints (*.safetensors *.pt *.pth)"
         )
         if name:
-            self._open_checkpoint(Path(name))
+            self._open_checkpoint(name)
 
     def _ask_slide(self) -> None:
         pattern = " ".join(f"*{suffix}" for suffix in SUFFIXES)

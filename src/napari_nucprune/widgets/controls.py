@@ -1,0 +1,113 @@
+"""The dock's controls from top to bottom, without what they do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
+
+from ..checkpoint import bundled
+from ..doors import Pruning
+from ..preview import Against, Preview, Session
+from ..pruning.strategy import STRATEGIES
+from . import sections, texts
+from .images import Images
+
+if TYPE_CHECKING:
+    from napari import Viewer
+
+
+class Controls(QWidget):
+    """One column of sections, 320 px wide.
+
+    Parameters
+    ----------
+    napari_viewer
+        The viewer whose images are offered.
+    """
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self._build()
+
+    def _build(self) -> None:
+        self.images = Images(self.viewer)
+        self.image = self.images.section
+        self.checkpoint = sections.CheckpointSection()
+        self.pruning = sections.PruningSection()
+        self.control = sections.RunSection()
+        self.message = sections.wrapped("message")
+        self.message.hide()
+        self.compare = sections.CompareSection()
+        self.save = sections.SaveSection()
+        inside = QWidget()
+        column = QVBoxLayout(inside)
+        column.setContentsMargins(8, 4, 8, 4)
+        column.setSpacing(4)
+        for part in (self.image, self.checkpoint, self.pruning, self.control, self.message,
+                     self.compare, self.save):  # fmt: skip
+            column.addWidget(part)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(inside)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(scroll)
+        self.setMinimumWidth(320)
+        for index, strategy in enumerate(STRATEGIES.values()):
+            self.pruning.strategy.addItem(strategy.name)
+            role = Qt.ItemDataRole.ToolTipRole
+            self.pruning.strategy.setItemData(index, strategy.explanation, role)
+        for name in bundled.names():
+            self.checkpoint.choice.addItem(name, name)
+
+    def asked(self) -> Pruning:
+        """Return the pruning that the dock's controls say."""
+        semantic, distance = self.pruning.ratios()
+        return Pruning(self.pruning.strategy.currentText(), semantic, distance)
+
+    def show_session(self, session: Session, origin: str) -> None:
+        """Show a checkpoint: where it is from, one line about it, and the CRs that can be had."""
+        checkpoint, choice = session.checkpoint, self.checkpoint.choice
+        if choice.findData(origin) < 0:
+            choice.addItem(Path(origin).name, origin)
+        choice.setCurrentIndex(choice.findData(origin))
+        spent = session.cost(session.stored())
+        self.checkpoint.about.setText(texts.about(checkpoint, spent))
+        floor = checkpoint.own_cr
+        ceiling = {branch: session.largest_cr(branch) for branch in floor}
+        pruning = self.pruning
+        pruning.semantic.set_limits(floor["semantic"], ceiling["semantic"])
+        pruning.distance.set_limits(floor["distance"], ceiling["distance"])
+        pruning.both.set_limits(max(floor.values()), min(ceiling.values()))
+        self.images.network_mpp = checkpoint.mpp
+        self.images.show_mpp()
+
+    def show_lines(self, preview: Preview, against: Against | None) -> None:
+        """Show the measured time and the line against the dense network."""
+        self.pruning.time.setText(texts.time(preview, against))
+        self.compare.line.setText(texts.line(preview, against))
+
+    def show_progress(self, text: str, done: int, total: int) -> None:
+        """Show a step of a run."""
+        bar = self.control.progress
+        bar.setRange(0, total)
+        bar.setValue(done)
+        bar.setFormat(f"{text} {done}/{total}" if total else text)
+
+    def show_busy(self, busy: bool) -> None:
+        """Show whether anything runs."""
+        self.control.cancel.setEnabled(busy)
+        if not busy:
+            self.show_progress("idle", 0, 0)
+            self.control.progress.setRange(0, 1)
+
+    def say(self, text: str) -> None:
+        """Show a message; an empty one takes no room."""
+        self.message.setText(text)
+        self.message.setVisible(bool(text))

@@ -16,7 +16,8 @@ from napari_nucprune.checkpoint.format import load, save
 from napari_nucprune.nuclei.watershed import merge
 from napari_nucprune.pruning.strategy import Ranking
 from napari_nucprune.runtime.torch_runtime import TorchRuntime
-from napari_nucprune.slides.field import Source, take
+from napari_nucprune.slides.field import take
+from napari_nucprune.slides.source import Source
 from napari_nucprune.widgets import layers
 from napari_nucprune.widgets.cr_slider import tick_of
 from napari_nucprune.widgets.dock import NucpruneDock
@@ -376,3 +377,20 @@ def test_all_fits_into_320_pixels(viewer, dock, qtbot):
     qtbot.wait(20)
     for section in (dock.image, dock.checkpoint, dock.pruning, dock.control, dock.compare):
         assert section.minimumSizeHint().width() <= 320 - 16, type(section).__name__
+
+
+@pytest.mark.window
+def test_a_view_that_is_too_large_is_run_in_its_middle(viewer, dock, qtbot, monkeypatch):
+    from napari_nucprune.widgets import images
+
+    monkeypatch.setattr(images, "VISIBLE_LIMIT", 128)
+    viewer.window._qt_window.show()
+    dock.image.area.setCurrentText("visible area")
+    viewer.add_image(noise(400, 300))
+    qtbot.wait(400)
+    settle(dock, qtbot)
+    assert "larger than 128 px" in dock.message.text()
+    layer = layers.find(viewer, "semantic")
+    assert max(layer.data.shape) <= 128
+    centre = layer.translate + np.array(layer.data.shape) / 2
+    np.testing.assert_allclose(centre, (200, 150), atol=16)

@@ -11,8 +11,9 @@ from napari_nucprune.doors import Field, Maps
 from napari_nucprune.errors import EnvironmentStopped, InputError
 from napari_nucprune.runtime.torch_runtime import LARGEST, TorchRuntime
 from napari_nucprune.slides import outputs
-from napari_nucprune.slides.field import Source, take, to_image
+from napari_nucprune.slides.field import take, to_image
 from napari_nucprune.slides.image import to_rgb
+from napari_nucprune.slides.source import Source
 
 MPP = 0.25
 

@@ -31,7 +31,8 @@ from .errors import Cancelled
 from .nuclei.watershed import merge
 from .pruning.cost import Cost, cost
 from .pruning.strategy import Masks, Ranking, as_stored
-from .slides.field import Source, Taken, take
+from .slides.field import Taken, take
+from .slides.source import Source
 
 if TYPE_CHECKING:
     from .runtime.base import Runtime

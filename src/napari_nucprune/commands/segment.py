@@ -17,7 +17,8 @@ def segment(options: argparse.Namespace) -> None:
     from ..nuclei.table import write_csv
     from ..nuclei.watershed import merge
     from ..slides import outputs
-    from ..slides.field import open_source, take, to_image
+    from ..slides.field import take, to_image
+    from ..slides.source import open_source
 
     source = open_source(options.image, options.mpp)
     checkpoint = open_asked(options)
@@ -76,7 +77,8 @@ def demo(options: argparse.Namespace) -> None:
     from ..runtime.torch_runtime import LARGEST, TorchRuntime
     from ..samples import tissue
     from ..slides import outputs
-    from ..slides.field import Source, open_source, take, to_image
+    from ..slides.field import take, to_image
+    from ..slides.source import Source, open_source
 
     if options.image:
         source = open_source(options.image, None)

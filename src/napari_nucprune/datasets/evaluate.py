@@ -14,7 +14,8 @@ from ..doors import Maps, Merge, Progress, Scores, ShouldStop, never, no_progres
 from ..errors import Cancelled
 from ..nuclei.watershed import merge
 from ..runtime.base import Runtime
-from ..slides.field import Source, take, to_image
+from ..slides.field import take, to_image
+from ..slides.source import Source
 from .base import Annotated, Folder
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,36 +11,13 @@ from numpy.typing import NDArray
 
 from ..doors import Field, Maps
 from ..errors import InputError
-from .image import read_image, to_rgb
+from .image import to_rgb
+from .source import Source
 
 HALO = 96
 GRID = 16
 #: Closer than this to the network's um/px an image is run as it is: resampling would only blur.
 SAME_MPP = 0.03
-
-
-@dataclass(frozen=True)
-class Source:
-    """An image that fields are taken from.
-
-    Attributes
-    ----------
-    levels
-        Array-likes (H, W, 3 or 4) uint8, from full resolution down; sliced, then ``np.asarray``.
-    mpp
-        um a pixel of level 0, (y, x); None where the image does not say.
-    name
-        For messages.
-    """
-
-    levels: Sequence[Any]
-    mpp: tuple[float, float] | None = None
-    name: str = "The image"
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(H, W) of level 0."""
-        return int(self.levels[0].shape[0]), int(self.levels[0].shape[1])
 
 
 @dataclass(frozen=True)
@@ -144,6 +119,34 @@ def take(
         mpp_assumed=source.mpp is None,
     )
     return Taken(field, (inner_rows, inner_columns))
+
+
+def middle(
+    source: Source, mpp: float, box: tuple[float, float, float, float], largest: int
+) -> tuple[float, float, float, float]:
+    """Return the middle of a box, at most ``largest`` network pixels a side.
+
+    Parameters
+    ----------
+    source, mpp, box, largest
+        As for `take`.
+
+    Returns
+    -------
+    tuple
+        (y0, x0, y1, x1) in level-0 pixels; the box itself where it is small enough.
+    """
+    own = source.mpp or (mpp, mpp)
+    spans = []
+    for axis in range(2):
+        low, high = box[axis], box[axis + 2]
+        # A pooling cell less: the start snaps down.
+        most = (largest - GRID) * mpp / own[axis]
+        if high - low > most:
+            low, high = (low + high - most) / 2, (low + high + most) / 2
+        spans.append((low, high))
+    (y0, y1), (x0, x1) = spans
+    return y0, x0, y1, x1
 
 
 def _resampled(
@@ -253,34 +256,3 @@ def to_image(
         rows, columns = (np.rint(a).astype(np.intp) for a in axes)
         return array[rows[:, None], columns[None, :]]
     return _sampled(array, axes[0], axes[1])
-
-
-def open_source(path: str | Path, mpp: float | None = None) -> Source:
-    """Open an image file or a slide.
-
-    Parameters
-    ----------
-    path
-        What `slides.reader` lists as slides goes through OpenSlide, all else is an image file.
-    mpp
-        um a pixel, instead of what the file says.
-
-    Raises
-    ------
-    InputError
-        Where the file cannot be read or ``mpp`` is no number above 0.
-    """
-    from .reader import SUFFIXES, LazyLevel, Slide
-
-    if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
-        raise InputError(f"The pixel size is {mpp:g} um; give a number above 0.")
-    path = Path(path)
-    levels: Sequence[Any]
-    if path.suffix.lower() in SUFFIXES:
-        slide = Slide.open(path)
-        levels = [LazyLevel(slide, level) for level in range(len(slide.shapes))]
-        own = slide.mpp
-    else:
-        rgb, single = read_image(path)
-        levels, own = [rgb], (single, single) if single else None
-    return Source(levels, (mpp, mpp) if mpp else own, path.name)

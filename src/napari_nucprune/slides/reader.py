@@ -22,6 +22,8 @@ BAD_TILE = 512
 #: Side of the largest region asked of OpenSlide at once.
 _BLOCK = 2048
 
+#: TIFF and BigTIFF, both byte orders.
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LayerData = tuple[Any, dict[str, Any], str]
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 _log = logging.getLogger(__name__)
@@ -240,16 +242,26 @@ def _open(path: Path) -> Any:
         if not size:
             raise InputError(f"{path.name} is empty (0 bytes); {again}")
         if openslide.OpenSlide.detect_format(path) is None:
+            if _start(path) in TIFF_STARTS:
+                raise InputError(
+                    f"{path.name} is a TIFF that is cut off, or of no scanner that OpenSlide "
+                    f"knows; {again}"
+                )
             raise InputError(
                 f"{path.name} is no slide that OpenSlide knows; give a slide as the scanner wrote "
                 f"it ({' '.join(SUFFIXES)}), or a plain image as an image file."
             )
-        if (needed := _needed_bytes(path)) > size:
-            raise InputError(f"{path.name} is cut off at {size:,} of {needed:,} bytes; {again}")
+        if _needed_bytes(path) > size:
+            raise InputError(f"{path.name} is cut off after {size:,} bytes; {again}")
         return openslide.OpenSlide(path)
     except (openslide.OpenSlideError, OSError) as error:
         found = f"{path.name} cannot be opened as a slide ({_short(error)})"
         raise InputError(f"{found}; {again}") from error
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def _needed_bytes(path: Path) -> int:

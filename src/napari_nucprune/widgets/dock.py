@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 #: Where a run takes longer (seconds), the slider has to rest first (milliseconds).
 SLOW_RUN, DEBOUNCE_MS = 0.25, 150
 CAMERA_MS = 300
-#: Most network pixels a side of the visible area; a rectangle or an image may be larger.
-VISIBLE_LIMIT, LIMIT = 4096, 8192
 
 
 class NucpruneDock(Controls):
@@ -41,7 +39,7 @@ class NucpruneDock(Controls):
         self.session: Session | None = None
         self.preview: Preview | None = None
         self.runner = Runner()
-        self._job: tuple[Job, Image] | None = None
+        self._job: Job | None = None
         self._slow = False
         self._origin = ""
         self._later, self._rested = self._timer(self.run), self._timer(self._camera_rested)
@@ -137,11 +135,11 @@ class NucpruneDock(Controls):
 
     def _camera_rested(self) -> None:
         try:
-            job = self._make_job()
+            job, *_ = self.images.job(self.asked())
         except NucpruneError as error:
             self.say(str(error))
             return
-        if self._job is None or job[0].box != self._job[0].box:
+        if self._job is None or job.box != self._job.box:
             self._changed()
 
     def _changed(self) -> None:
@@ -152,16 +150,6 @@ class NucpruneDock(Controls):
 
     # Running -------------------------------------------------------------------------------
 
-    def _make_job(self) -> tuple[Job, Image]:
-        source, layer = self.images.source(), self.images.layer
-        assert layer is not None
-        area, box, limit = self.image.area.currentText(), None, LIMIT
-        if area == "visible area":
-            box, limit = layers.visible_box(layer), VISIBLE_LIMIT
-        elif area == "rectangle":
-            box = layers.rectangle_box(layers.find(self.viewer, "region"), layer)
-        return Job(source, box, self.asked(), self.images.key(), limit), layer
-
     def run(self) -> None:
         """Run what the controls say, now; a running job is asked to stop."""
         session = self.session
@@ -169,20 +157,23 @@ class NucpruneDock(Controls):
             self.say("There is no checkpoint; choose one with Open….")
             return
         try:
-            job, layer = self._job = self._make_job()
+            job, layer, note = self.images.job(self.asked())
         except NucpruneError as error:
             self.say(str(error))
             return
+        self._job = job
         self._later.stop()
         self.runner.request(
             lambda progress, should_stop: self._work(session, job, progress, should_stop),
-            lambda found: self._show(job, layer, *found),
+            lambda found: self._show(job, layer, note, *found),
         )
 
     @staticmethod
     def _work(
         session: Session, job: Job, progress: Any, should_stop: Any
     ) -> tuple[Preview, Against | None]:
+        # Here and not when the result is shown: the window must not wait for it.
+        layers.warm()
         preview = session.run(job, progress, should_stop)
         return preview, session.against_dense(job, preview)
 
@@ -209,7 +200,9 @@ class NucpruneDock(Controls):
 
     # Showing -------------------------------------------------------------------------------
 
-    def _show(self, job: Job, layer: Image, preview: Preview, against: Against | None) -> None:
+    def _show(
+        self, job: Job, layer: Image, note: str, preview: Preview, against: Against | None
+    ) -> None:
         if layer not in self.viewer.layers or self.session is None:
             return
         self.preview = preview
@@ -227,7 +220,7 @@ class NucpruneDock(Controls):
         results = (preview.maps.semantic, preview.maps.distance, preview.nuclei.labels)
         for role, data in zip(layers.ROLES, results, strict=True):
             layers.show(self.viewer, role, data, place, about)
-        self.say("")
+        self.say(note)
         self.show_lines(preview, against)
         if against is None:
             self._run_dense(job, preview)

@@ -9,13 +9,18 @@ from typing import TYPE_CHECKING, Any
 from napari.layers import Image
 from qtpy.QtCore import QObject, QSignalBlocker, Signal
 
-from ..slides.field import Source
+from ..doors import Pruning
+from ..preview import Job
+from ..slides.field import middle
+from ..slides.source import Source
 from . import layers
 from .sections import ImageSection
 
 if TYPE_CHECKING:
     from napari import Viewer
 
+#: Most network pixels a side of the visible area; a rectangle or an image may be larger.
+VISIBLE_LIMIT = 2048
 WATCHED = ("data", "scale", "translate", "rotate", "shear", "affine", "units")
 
 
@@ -69,6 +74,29 @@ class Images(QObject):
     def key(self) -> Hashable:
         """Return what names the chosen image's pixels now."""
         return id(self.layer), self._versions.get(self.layer, 0)
+
+    def job(self, pruning: Pruning) -> tuple[Job, Image, str]:
+        """Return what is to be run, on which layer, and what to tell about it.
+
+        Raises
+        ------
+        InputError
+            Where there is no image that can be run, or no part of it was chosen.
+        """
+        source, layer = self.source(), self.layer
+        assert layer is not None
+        area, box, note = self.section.area.currentText(), None, ""
+        if area == "visible area":
+            seen = layers.visible_box(layer)
+            box = middle(source, self.network_mpp, seen, VISIBLE_LIMIT)
+            if box != seen:
+                note = (
+                    f"The view is larger than {VISIBLE_LIMIT} px at {self.network_mpp:g} µm/px: "
+                    "its middle was run. Zoom in to see all of the view."
+                )
+        elif area == "rectangle":
+            box = layers.rectangle_box(layers.find(self.viewer, "region"), layer)
+        return Job(source, box, pruning, self.key()), layer, note
 
     def refresh(self, event: Any = None) -> None:
         """Follow added and removed layers; a newly dropped image is chosen."""

@@ -11,7 +11,7 @@ from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..slides.field import Source
+from ..slides.source import Source
 
 ROLES = ("semantic", "distance", "instances")
 KEY = "nucprune"
@@ -104,6 +104,11 @@ def rectangle_box(shapes: Shapes | None, layer: Image) -> tuple[float, float, fl
     points = np.array([layer.world_to_data(point)[-2:] for point in world])
     low, high = points.min(axis=0), points.max(axis=0)
     return (float(low[0]), float(low[1]), float(high[0]) + 1, float(high[1]) + 1)
+
+
+def warm() -> None:
+    """Make the first Labels layer of this process: it loads numba, which takes seconds."""
+    Labels(np.ones((2, 2), np.int32))
 
 
 def find(viewer: Any, role: str) -> Layer | None:

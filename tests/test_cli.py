@@ -10,9 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from helpers import QUICK, make_checkpoint
 from napari_nucprune.checkpoint import bundled
-from napari_nucprune.checkpoint.format import load, save
+from napari_nucprune.checkpoint.format import load
 from napari_nucprune.cli import main
 
 FILES = {
@@ -25,15 +24,7 @@ FILES = {
 }
 
 
-@pytest.fixture(autouse=True)
-def quick(tmp_path, monkeypatch):
-    """A small network of random weights in the place of the bundled one."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    checkpoint = make_checkpoint(QUICK, seed=3, name=bundled.DEFAULT)
-    save(checkpoint, folder / f"{bundled.DEFAULT}.safetensors")
-    monkeypatch.setattr(bundled, "FOLDER", folder)
-    return checkpoint
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture

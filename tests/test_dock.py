@@ -10,9 +10,9 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
-from helpers import QUICK, make_checkpoint
+from helpers import QUICK
 from napari_nucprune.checkpoint import bundled
-from napari_nucprune.checkpoint.format import load, save
+from napari_nucprune.checkpoint.format import load
 from napari_nucprune.nuclei.watershed import merge
 from napari_nucprune.pruning.strategy import Ranking
 from napari_nucprune.runtime.torch_runtime import TorchRuntime
@@ -23,17 +23,6 @@ from napari_nucprune.widgets.cr_slider import tick_of
 from napari_nucprune.widgets.dock import NucpruneDock
 
 ROLES = layers.ROLES
-
-
-@pytest.fixture
-def quick(tmp_path, monkeypatch):
-    """A small network of random weights in the place of the bundled one."""
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    checkpoint = make_checkpoint(QUICK, seed=3, name=bundled.DEFAULT)
-    save(checkpoint, folder / f"{bundled.DEFAULT}.safetensors")
-    monkeypatch.setattr(bundled, "FOLDER", folder)
-    return checkpoint
 
 
 @pytest.fixture

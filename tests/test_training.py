@@ -533,3 +533,25 @@ def test_the_state_is_plain_data(tmp_path):
     fit.save()
     state = torch.load(fit.state_file, weights_only=True)
     assert json.loads(state["config"])["widths"] == [2, 4]
+
+
+def test_the_signal_reaches_the_deepest_level_at_the_start():
+    """torch's default initialisation loses it: the deep channels died in a real training."""
+    import torch
+    from torch.nn import functional as F
+
+    from napari_nucprune.checkpoint.unet import UNet, initialise
+
+    spreads = {}
+    for ours in (True, False):
+        torch.manual_seed(0)
+        net = UNet()
+        if ours:
+            initialise(net)
+        x = torch.rand(1, 3, 64, 64)
+        with torch.no_grad():
+            for block in net.encoder[:-1]:
+                x = F.max_pool2d(block(x), 2)
+            spreads[ours] = float(net.encoder[-1](x).std())
+    assert 0.2 < spreads[True] < 3
+    assert spreads[False] < 0.05

@@ -88,6 +88,25 @@ class UNet(nn.Module):
         return self.head(x)
 
 
+def initialise(net: UNet) -> None:
+    """Draw the weights for ReLU without normalisation (He et al. 2015), biases zero.
+
+    torch's own default shrinks the signal at every layer: at the deepest level nothing is left of
+    it, and the deep channels die in training.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            # No activation follows, and stride 2 leaves one tap an output pixel.
+            nn.init.normal_(module.weight, 0.0, module.in_channels**-0.5)
+        elif isinstance(module, nn.Conv2d):
+            gain = "linear" if module is net.head else "relu"
+            nn.init.kaiming_normal_(module.weight, nonlinearity=gain)
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 def build(weights: Mapping[str, np.ndarray]) -> UNet:
     """Return the module that a branch's weights (name to float32 array) describe, in eval mode."""
     net = UNet(widths_of(weights))

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ..checkpoint.architecture import widths_of
 from ..checkpoint.format import Checkpoint
-from ..checkpoint.unet import UNet
+from ..checkpoint.unet import UNet, initialise
 from ..datasets.base import Annotated
 from ..datasets.registry import open_folder
 from ..doors import BRANCHES, Branch, Progress, ShouldStop, never, no_progress
@@ -134,6 +134,7 @@ class Fit:
         torch.manual_seed(config.seed)
         self.nets = {b: UNet(config.widths, config.dropout).to(self.device) for b in BRANCHES}
         for net in self.nets.values():
+            initialise(net)
             torch.nn.Module.to(net, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimisers = {b: torch.optim.Adam(n.parameters()) for b, n in self.nets.items()}
         self.step = 0

@@ -18,9 +18,13 @@ from ..doors import Merge, Progress, Scores, no_progress
 from ..runtime.torch_runtime import TorchRuntime
 from .config import Config
 
-SIGMAS_UM = (0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25)
-THRESHOLDS = (0.4, 0.5, 0.6)
-AREAS_UM2 = (1.9, 4.0)
+#: What is tried, in this order, each at the best of those before.
+GRID: dict[str, tuple[float, ...]] = {
+    "sigma_um": (0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5),
+    "footprint_um": (0.75, 1.0, 1.5, 2.0, 2.5),
+    "threshold": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
+    "min_area_um2": (1.9, 4.0, 6.0),
+}
 
 
 def halves(items: list[Annotated]) -> tuple[list[Annotated], list[Annotated]]:
@@ -72,13 +76,9 @@ def finish(
     def scores(layout: str, items: list[Annotated], parameters: Merge) -> list[Scores]:
         return [count_image(i, *maps[layout, i.name], parameters).scores() for i in items]
 
-    # Sigma first, the others at the best sigma: a grid of all would take an hour.
+    # One after the other: a grid of all would take an hour.
     best, best_value = Merge(), -1.0
-    for name, values in (
-        ("sigma_um", SIGMAS_UM),
-        ("threshold", THRESHOLDS),
-        ("min_area_um2", AREAS_UM2),
-    ):
+    for name, values in GRID.items():
         start = best
         for value in values:
             progress(f"Fitting {name} = {value:g}", 0, 1)

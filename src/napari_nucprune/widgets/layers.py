@@ -79,12 +79,12 @@ def camera_of(viewer: Any) -> Any:
 def visible_box(layer: Image) -> tuple[float, float, float, float]:
     """Return the visible part of a layer as (y0, x0, y1, x1) in level-0 pixels."""
     corners = np.asarray(layer.corner_pixels, float)[:, -2:]
+    corners[1] += 1  # the last pixel is visible too
     if layer.multiscale:
-        corners = corners * np.asarray(layer.downsample_factors[layer.data_level])[-2:]
+        corners *= np.asarray(layer.downsample_factors[layer.data_level])[-2:]
     height, width = (layer.data[0] if layer.multiscale else layer.data).shape[:2]
     (y0, x0), (y1, x1) = corners
-    # corner_pixels names the last pixel, which is visible too.
-    box = (max(y0, 0), max(x0, 0), min(y1 + 1, height), min(x1 + 1, width))
+    box = (max(y0, 0), max(x0, 0), min(y1, height), min(x1, width))
     if box[0] >= box[2] or box[1] >= box[3]:
         raise InputError(f"Nothing of {layer.name} is visible; press Home to see it.")
     return box

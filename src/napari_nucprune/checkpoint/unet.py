@@ -99,8 +99,8 @@ def initialise(net: UNet) -> None:
             # No activation follows, and stride 2 leaves one tap an output pixel.
             nn.init.normal_(module.weight, 0.0, module.in_channels**-0.5)
         elif isinstance(module, nn.Conv2d):
-            gain = "linear" if module is net.head else "relu"
-            nn.init.kaiming_normal_(module.weight, nonlinearity=gain)
+            gain = 1.0 if module is net.head else 2.0
+            nn.init.normal_(module.weight, 0.0, (gain / module.weight[0].numel()) ** 0.5)
         else:
             continue
         if module.bias is not None:

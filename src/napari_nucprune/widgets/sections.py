@@ -79,10 +79,11 @@ class ImageSection(Section):
         self.mpp.setRange(0.01, 20)
         self.mpp.setDecimals(4)
         self.mpp.setSingleStep(0.01)
-        self.mpp.setSuffix(" µm")
         self.mpp.setKeyboardTracking(False)
+        # napari's style sheet holds spin boxes at 90 px, which cuts off four decimals.
+        self.mpp.setStyleSheet("min-width: 86px; max-width: 86px;")
         self.mpp_from = QLabel()
-        self.row(QLabel("Pixel size"), self.mpp, (self.mpp_from, 1))
+        self.row(QLabel("µm/pixel"), self.mpp, (self.mpp_from, 1))
 
 
 class CheckpointSection(Section):

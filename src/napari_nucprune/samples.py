@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError
-from .slides.image import _short
+from .slides.image import first_line
 from .slides.reader import LayerData, read_slide
 
 SLIDE_URL = "https://openslide.cs.cmu.edu/download/openslide-testdata/Aperio/CMU-1-Small-Region.svs"
@@ -270,7 +270,7 @@ def fetch_slide() -> Path:
         )
     except (OSError, ValueError) as error:
         raise InputError(
-            f"The sample slide could not be downloaded ({_short(error)}); get "
+            f"The sample slide could not be downloaded ({first_line(error)}); get "
             f"{SLIDE_URL} by other means and open it with Open slide..."
         ) from error
     return Path(found)

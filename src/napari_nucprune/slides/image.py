@@ -43,7 +43,7 @@ def read_image(path: str | Path) -> tuple[NDArray[np.uint8], float | None]:
         raise
     except Exception as error:
         raise InputError(
-            f"{path.name} cannot be read as an image ({_short(error)}); "
+            f"{path.name} cannot be read as an image ({first_line(error)}); "
             "give a TIFF, PNG or JPEG of stained tissue."
         ) from error
     return to_rgb(array, path.name), mpp
@@ -98,8 +98,8 @@ def _read_tiff(path: Path) -> tuple[NDArray[Any], float | None]:
     with tifffile.TiffFile(path) as tif:
         page = tif.pages[0]
         array = page.asarray()
-        if page.photometric.name == "PALETTE" or (page.planarconfig == 2 and array.ndim == 3):
-            array = np.moveaxis(array, 0, -1) if page.planarconfig == 2 else array
+        if page.planarconfig == 2 and array.ndim == 3:
+            array = np.moveaxis(array, 0, -1)
         return array, _tiff_mpp(tif)
 
 
@@ -127,6 +127,7 @@ def _tiff_mpp(tif: Any) -> float | None:
     return mpp if mpp and 0.02 <= mpp <= 20 else None
 
 
-def _short(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Return what an error says, cut to a part of one sentence."""
     text = str(error).strip().splitlines()
     return (text[0] if text else type(error).__name__)[:120]

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .image import _short
+from .image import first_line
 
 #: What the manifest claims; `Slide` itself opens whatever OpenSlide knows (tiled .tif too).
 SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".svslide")
@@ -109,8 +109,9 @@ class Slide:
         try:
             region = np.asarray(fresh.read_region(where, level, size))
         except openslide.OpenSlideError as error:
+            place = f"level {level}, y {y}, x {x}"
             raise InputError(
-                f"{self.path.name} is damaged at level {level}, y {y}, x {x} ({_short(error)}); "
+                f"{self.path.name} is damaged at {place} ({first_line(error)}); "
                 "copy or download the slide again."
             ) from error
         self._handle = fresh
@@ -255,7 +256,7 @@ def _open(path: Path) -> Any:
             raise InputError(f"{path.name} is cut off after {size:,} bytes; {again}")
         return openslide.OpenSlide(path)
     except (openslide.OpenSlideError, OSError) as error:
-        found = f"{path.name} cannot be opened as a slide ({_short(error)})"
+        found = f"{path.name} cannot be opened as a slide ({first_line(error)})"
         raise InputError(f"{found}; {again}") from error
 
 

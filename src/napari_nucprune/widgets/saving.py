@@ -9,7 +9,6 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 
 from ..checkpoint import format as checkpoint_format
 from ..errors import InputError
-from ..files import cannot_write
 from ..nuclei.table import write_csv
 from ..pruning.strategy import apply
 from ..slides.outputs import save_labels
@@ -58,8 +57,5 @@ def table(parent: QWidget, preview: Preview | None) -> str | None:
     path = ask_file(parent, "Save the table", "nuclei", ".csv")
     if path is None:
         return None
-    try:
-        write_csv(preview.nuclei, path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    write_csv(preview.nuclei, path)
     return f"Saved {len(preview.nuclei)} rows as {path.name}."

@@ -1,0 +1,29 @@
+"""How kept weights are refitted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How kept weights are refitted.
+
+    Attributes
+    ----------
+    samples, samples_a_weight
+        Most places of a layer that are looked at; of these a third, or so many times the mean
+        row's kept weights where that is more, are used for a refit.
+    ridge
+        Pull towards the old weights, as part of the mean of the Gram diagonal.
+    relu_steps
+        Further refits of layers before a ReLU, to what it lets through.
+    seed
+        Of the places.
+    """
+
+    samples: int = 3000
+    samples_a_weight: float = 9.0
+    ridge: float = 1e-2
+    relu_steps: int = 2
+    seed: int = 0

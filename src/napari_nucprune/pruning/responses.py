@@ -1,0 +1,138 @@
+"""What a network's layers see and say at sampled places of the calibration crops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..checkpoint.architecture import HEAD
+from ..checkpoint.unet import UNet
+
+Conv = nn.Conv2d | nn.ConvTranspose2d
+
+
+def convolutions(net: UNet) -> dict[str, Conv]:
+    """Return the convolutions by name."""
+    return {
+        name: module
+        for name, module in net.named_modules()
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d)
+    }
+
+
+def rectified(name: str) -> bool:
+    """Whether a ReLU follows the layer: all but the transposed convolutions and the head."""
+    return not name.startswith(("up.", HEAD))
+
+
+def places(shape: torch.Size, count: int, seed: int) -> Tensor:
+    """Draw places among the N * H * W inputs of a layer, the same for the same seed and shape.
+
+    Returns
+    -------
+    Tensor
+        Flat indices int64, sorted; all of them where there are no more than ``count``.
+    """
+    total = shape[0] * shape[2] * shape[3]
+    if total <= count:
+        return torch.arange(total)
+    draw = torch.Generator().manual_seed(seed)
+    # One place in each of ``count`` equal stretches: no gather reads the same place twice.
+    stretch = total / count
+    start = torch.arange(count, dtype=torch.float64) * stretch
+    jitter = torch.rand(count, generator=draw, dtype=torch.float64) * stretch
+    return (start + jitter).long().clamp_(max=total - 1)
+
+
+def features(x: Tensor, module: Conv, where: Tensor) -> Tensor:
+    """Return the inputs that a layer multiplies at each place.
+
+    Parameters
+    ----------
+    x
+        (N, C, H, W) float32.
+    module
+        A same-padded convolution (1x1 or 3x3), or a 2x2 transposed one of stride 2.
+    where
+        Flat places.
+
+    Returns
+    -------
+    Tensor
+        (n, C * k * k) in the order of the layer's weights; (n, C) for transposed convolutions.
+    """
+    height, width = x.shape[2:]
+    plane = x.permute(0, 2, 3, 1).contiguous()
+    side = 1 if isinstance(module, nn.ConvTranspose2d) else module.kernel_size[0]
+    if side == 1:
+        return plane.reshape(-1, x.shape[1])[where]
+    pad = side // 2
+    padded = F.pad(plane, (0, 0, pad, pad, pad, pad)).reshape(-1, x.shape[1])
+    image, rest = where // (height * width), where % (height * width)
+    row, column = rest // width, rest % width
+    wide = width + 2 * pad
+    taps = [
+        padded[(image * (height + 2 * pad) + row + dy) * wide + column + dx]
+        for dy in range(side)
+        for dx in range(side)
+    ]
+    return torch.stack(taps, 2).flatten(1)
+
+
+def outputs(y: Tensor, module: Conv, where: Tensor) -> Tensor:
+    """Return a layer's outputs at each place.
+
+    Returns
+    -------
+    Tensor
+        (n, O), or (n, O * 4) for transposed convolutions: the four outputs of each input place.
+    """
+    if isinstance(module, nn.ConvTranspose2d):
+        batch, channels, height, width = y.shape
+        y = y.reshape(batch, channels, height // 2, 2, width // 2, 2)
+        y = y.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels * 4)
+        return y[where]
+    return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])[where]
+
+
+def rows_of(weight: Tensor, module: Conv) -> Tensor:
+    """Return a layer's weights as (responses, features), as `outputs` and `features` order them."""
+    if isinstance(module, nn.ConvTranspose2d):
+        return weight.permute(1, 2, 3, 0).flatten(0, 2)
+    return weight.flatten(1)
+
+
+def weight_of(rows: Tensor, module: Conv) -> Tensor:
+    """Return rows in the layer's own shape: the inverse of `rows_of`."""
+    shape = module.weight.shape
+    if isinstance(module, nn.ConvTranspose2d):
+        return rows.reshape(shape[1], 2, 2, shape[0]).permute(3, 0, 1, 2)
+    return rows.reshape(shape)
+
+
+def watch(
+    net: UNet, crops: Tensor, before: Callable[..., None], after: Callable[..., None]
+) -> None:
+    """Run the network on crops, calling ``before(name, module, x)`` and ``after(name, module, y)``.
+
+    ``before`` may change the module's weights: it runs with the changed ones.
+    """
+    hooks = []
+    for name, module in convolutions(net).items():
+
+        def enter(module: nn.Module, inputs: tuple[Tensor], name: str = name) -> None:
+            before(name, module, inputs[0])
+
+        def leave(module: nn.Module, _: object, y: Tensor, name: str = name) -> None:
+            after(name, module, y)
+
+        hooks += [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+    try:
+        with torch.inference_mode():
+            net(crops)
+    finally:
+        for hook in hooks:
+            hook.remove()

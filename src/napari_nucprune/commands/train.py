@@ -11,6 +11,7 @@ from .common import say, show_progress
 
 def train(options: argparse.Namespace) -> None:
     """``nucprune train``."""
+    from ..checkpoint.bundled import open_checkpoint
     from ..files import cannot_write
     from ..runtime.torch_runtime import pick_device
     from ..training.config import load_config
@@ -25,10 +26,9 @@ def train(options: argparse.Namespace) -> None:
     except OSError as error:
         raise cannot_write(folder, error) from error
     fit = Fit(config, folder, device)
-    if options.start and not fit.state_file.exists():
-        from ..checkpoint.bundled import open_checkpoint
-
-        fit.start_from(open_checkpoint(options.start))
+    start = open_checkpoint(options.start) if options.start else None
+    if start is not None and not fit.state_file.exists():
+        fit.start_from(start)
     fit.resume()
     say(f"reading data; training on {device} from step {fit.step} to {config.steps}")
     training, validation = prepare(config)
@@ -37,7 +37,7 @@ def train(options: argparse.Namespace) -> None:
         print(f"step {done}/{total}: {text}", file=sys.stderr, flush=True)
 
     fit.run(training, report)
-    checkpoint = finish(config, fit.weights(), validation, folder, device, show_progress)
+    checkpoint = finish(config, fit.weights(), validation, folder, device, show_progress, start)
     for name, row in checkpoint.provenance["metrics"].items():
         print(f"{name}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("semantic_dice", "aji", "pq")))
     print(f"wrote {folder / config.name}.safetensors and its model card {config.name}.md")

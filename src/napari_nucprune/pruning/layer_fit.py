@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ..doors import ShouldStop
 from .recipe import Recipe
-from .refit import Moments, moments, refit, with_responses
+from .refit import moments, refit, with_responses
 from .responses import Conv, rows_of
 
 
@@ -39,8 +40,10 @@ def fit(
     Returns
     -------
     rows, bias
-        (R, F) float32, zero outside the support, and (O,).
+        (R, F) float32, zero outside the support, and (O,). No channel's error on the samples,
+        after the ReLU where one follows, is above that of its old weights.
     """
+    assert module.bias is not None
     old = rows_of(module.weight, module) * support
     about = moments(seen, wanted)
     rows = refit(old, old, support, about, recipe.ridge, should_stop)
@@ -50,38 +53,18 @@ def fit(
         said = seen @ rows.T + about.response_mean
         about = with_responses(about, seen, wanted.where(wanted > 0, said.clamp_max(0)))
         rows = refit(old, rows, support, about, recipe.ridge, should_stop)
-    bias = about.response_mean - rows @ about.feature_mean
-    assert module.bias is not None
+    # The four outputs of a transposed convolution's channel share a bias.
     taps = len(rows) // len(module.bias)
-    if taps == 1:
-        return rows, bias
-    return _shared_bias(old, rows, bias, module.bias, about, seen, wanted)
+    bias = (about.response_mean - rows @ about.feature_mean).reshape(-1, taps).mean(1)
 
+    def error(rows: Tensor, bias: Tensor) -> Tensor:
+        constant = rows @ about.feature_mean + bias.repeat_interleave(taps)
+        off = torch.addmm(constant, seen, rows.T) - wanted
+        if rectified:
+            off = off.where(wanted > 0, (off + wanted).clamp_min(0))
+        return off.square().mean(0).reshape(-1, taps).sum(1)
 
-def _shared_bias(
-    old: Tensor,
-    rows: Tensor,
-    bias: Tensor,
-    old_bias: Tensor,
-    about: Moments,
-    seen: Tensor,
-    wanted: Tensor,
-) -> tuple[Tensor, Tensor]:
-    """Let the outputs of a transposed convolution's channel share their mean bias.
-
-    Where that costs a channel more than the refit gains, its old weights stay.
-    """
-    taps = len(rows) // len(old_bias)
-    shared = bias.reshape(-1, taps).mean(1)
-    best_for_old = about.response_mean - old @ about.feature_mean
-    wanted = wanted - about.response_mean
-
-    def error(rows: Tensor, off: Tensor) -> Tensor:
-        own = (wanted - seen @ rows.T).square().mean(0) + off.square()
-        return own.reshape(-1, taps).sum(1)
-
-    new_error = error(rows, bias - shared.repeat_interleave(taps))
-    old_error = error(old, best_for_old - old_bias.repeat_interleave(taps))
-    better = new_error <= old_error
+    # A channel that got no better (a shared bias or rounding may cost more) stays as it was.
+    better = error(rows, bias) <= error(old, module.bias)
     wide = better.repeat_interleave(taps)[:, None]
-    return rows.where(wide, old), shared.where(better, old_bias)
+    return rows.where(wide, old), bias.where(better, module.bias)

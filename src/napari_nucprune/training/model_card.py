@@ -44,6 +44,7 @@ def finish(
     folder: Path,
     device: str = "auto",
     progress: Progress = no_progress,
+    start: Checkpoint | None = None,
 ) -> Checkpoint:
     """Fit the merge parameters, score, and write ``NAME.safetensors`` and ``NAME.md``.
 
@@ -57,6 +58,8 @@ def finish(
         By layout, in the order of the configuration's lists.
     folder
         Where the files go.
+    start
+        The checkpoint that the training started from, for the card.
 
     Returns
     -------
@@ -107,6 +110,7 @@ def finish(
         "batch": config.batch,
         "crop": config.crop,
         "data": _data(config, validation),
+        "started_from": _started_from(start),
         "metrics": metrics,
         "patients": patients,
     }
@@ -114,6 +118,14 @@ def finish(
     save(checkpoint, folder / f"{config.name}.safetensors")
     (folder / f"{config.name}.md").write_text(card(checkpoint), encoding="utf-8")
     return checkpoint
+
+
+def _started_from(start: Checkpoint | None) -> dict[str, Any] | None:
+    if start is None:
+        return None
+    keys = ("steps", "batch", "crop", "seed", "started_from")
+    about = {key: start.provenance[key] for key in keys if key in start.provenance}
+    return {"sha256": start.sha256, **about}
 
 
 def _data(config: Config, validation: Mapping[str, list[Annotated]]) -> list[dict[str, Any]]:
@@ -147,6 +159,7 @@ def card(checkpoint: Checkpoint) -> str:
         f"least area {merge.min_area_um2:g} um2",
         f"- Trained by `nucprune train`: {about['steps']} steps of {about['batch']} crops of "
         f"{about['crop']} px, both branches, seed {about['seed']}",
+        *_history(about.get("started_from")),
         f"- Weights' sha256: `{checkpoint.sha256}`",
         "",
         "## Data",
@@ -164,6 +177,19 @@ def card(checkpoint: Checkpoint) -> str:
     lines += ["", "## By patient", ""]
     lines += _table(about["patients"], "patient")
     return "\n".join(lines) + "\n"
+
+
+def _history(start: Mapping[str, Any] | None) -> list[str]:
+    """Return a line for each checkpoint that the training went on from."""
+    lines = []
+    while start:
+        lines.append(
+            f"- Started from weights `{start['sha256'][:12]}`: {start.get('steps', '?')} steps of "
+            f"{start.get('batch', '?')} crops of {start.get('crop', '?')} px, "
+            f"seed {start.get('seed', '?')}"
+        )
+        start = start.get("started_from")
+    return lines
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], title: str) -> list[str]:

@@ -165,7 +165,8 @@ class Calibration:
             done += 1
             mask = masks[branch].get(name)
             support = responses.rows_of(
-                torch.ones_like(module.weight, dtype=torch.bool)
+                # What a stored pruned network lacks stays gone.
+                (module.weight != 0) | (self.checkpoint.pruning is None)
                 if mask is None
                 else torch.from_numpy(mask).to(x.device),
                 module,
@@ -187,7 +188,8 @@ class Calibration:
             module.bias.copy_(bias)
 
         responses.watch(net, self._crops.float(), before, lambda *_: None)
-        return {name: value.cpu().contiguous().numpy() for name, value in net.state_dict().items()}
+        state = net.state_dict()
+        return {name: state[name].cpu().contiguous().numpy() for name in pruned.weights[branch]}
 
     def _stride(self, name: str, samples: int, support: Tensor) -> int:
         """Return which part of the samples is enough: every n-th of them."""
@@ -241,9 +243,15 @@ def _each(work: Callable[[Branch], T]) -> dict[Branch, T]:
     """
     import torch
 
-    threads = max(1, torch.get_num_threads() // 2)
-    with ThreadPoolExecutor(2, initializer=lambda: torch.set_num_threads(threads)) as pool:
-        return dict(zip(BRANCHES, pool.map(work, BRANCHES), strict=True))
+    before = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(
+            2, initializer=lambda: torch.set_num_threads(max(1, before // 2))
+        ) as pool:
+            return dict(zip(BRANCHES, pool.map(work, BRANCHES), strict=True))
+    finally:
+        # A new thread gets what was set last in any thread.
+        torch.set_num_threads(before)
 
 
 def _stop(should_stop: ShouldStop) -> None:

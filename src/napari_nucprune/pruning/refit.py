@@ -124,7 +124,9 @@ def refit(
     Brain Compression (Frantar & Alistarh 2022), with the ridge towards the old weights.
     """
     diagonal = about.gram.diagonal()
-    live = torch.nonzero(diagonal > 0)[:, 0]
+    # What centring leaves of a constant is rounding, not variance.
+    rounding = (4 * torch.finfo(diagonal.dtype).eps * about.feature_mean).square()
+    live = torch.nonzero(diagonal > rounding)[:, 0]
     if not len(live):
         return begin
     # Features that never vary (channels that ReLU holds at zero: a third of the deepest) leave.

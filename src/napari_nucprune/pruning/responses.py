@@ -40,11 +40,10 @@ def places(shape: torch.Size, count: int, seed: int) -> Tensor:
     if total <= count:
         return torch.arange(total)
     draw = torch.Generator().manual_seed(seed)
-    # One place in each of ``count`` equal stretches: no gather reads the same place twice.
-    stretch = total / count
-    start = torch.arange(count, dtype=torch.float64) * stretch
-    jitter = torch.rand(count, generator=draw, dtype=torch.float64) * stretch
-    return (start + jitter).long().clamp_(max=total - 1)
+    # One place in each of ``count`` stretches: no gather reads the same place twice.
+    edges = torch.arange(count + 1) * total // count
+    jitter = torch.rand(count, generator=draw, dtype=torch.float64)
+    return edges[:-1] + (jitter * edges.diff()).long()
 
 
 def features(x: Tensor, module: Conv, where: Tensor) -> Tensor:

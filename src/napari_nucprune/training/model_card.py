@@ -82,10 +82,10 @@ def finish(
     # One after the other: a grid of all would take an hour.
     best, best_value = Merge(), -1.0
     for name, values in GRID.items():
-        start = best
+        so_far = best
         for value in values:
             progress(f"Fitting {name} = {value:g}", 0, 1)
-            candidate = replace(start, **{name: value})
+            candidate = replace(so_far, **{name: value})
             means = [
                 np.mean([s.pq + s.aji for s in scores(layout, fit or report, candidate)])
                 for layout, (fit, report) in split.items()

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from napari_nucprune.slides.crops import tissue_crops
 
 from napari_nucprune.checkpoint.bundled import open_checkpoint
 from napari_nucprune.checkpoint.format import Checkpoint
@@ -23,10 +22,12 @@ from napari_nucprune.datasets.evaluate import count_image, run_on
 from napari_nucprune.datasets.registry import open_folder
 from napari_nucprune.doors import Pruning
 from napari_nucprune.files import replacing
+from napari_nucprune.pruning.recipe import Recipe
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Ranking, apply
 from napari_nucprune.runtime.torch_runtime import TorchRuntime
 from napari_nucprune.samples import calibration_crops
+from napari_nucprune.slides.crops import tissue_crops
 from napari_nucprune.slides.source import Source
 from napari_nucprune.training.model_card import halves
 
@@ -34,6 +35,15 @@ CURVE = (2, 4, 5, 8, 10, 16, 20, 32, 64)
 STRATEGIES = ("layer-wise", "network-wide")
 AT = (("layer-wise", 8), ("network-wide", 8), ("network-wide", 16))
 COUNTS = (1, 4, 16, 64)
+VARIANTS = {
+    "plain least squares": Recipe(relu_steps=0),
+    "one step to what ReLU lets through": Recipe(relu_steps=1),
+    "two (the default)": Recipe(),
+    "six": Recipe(relu_steps=6),
+    "ridge 0.001": Recipe(ridge=1e-3),
+    "ridge 0.1": Recipe(ridge=0.1),
+    "a third of the samples": Recipe(samples=1000),
+}
 KEYS = ("pq", "aji", "dice", "r2", "seconds")
 
 
@@ -71,8 +81,9 @@ class Study:
         cr: float,
         source: str = "",
         crops: Callable[[], np.ndarray] | None = None,
+        recipe: Recipe | None = None,
     ) -> dict[str, float]:
-        """Score one image at one CR; ``source`` names the crops, '' is one-shot."""
+        """Score one image at one CR; ``source`` names crops and recipe, '' is one-shot."""
         key = "|".join((self.checkpoint.sha256[:12], item.name, strategy, f"{cr:g}", source))
         if key in self.done:
             return self.done[key]
@@ -82,7 +93,7 @@ class Study:
         if crops is not None:
             if (item.name, source) not in self._calibrations:
                 self._calibrations = {
-                    (item.name, source): Calibration(self.checkpoint, crops(), source)
+                    (item.name, source): Calibration(self.checkpoint, crops(), source, recipe)
                 }
             started = time.perf_counter()
             pruned = self._calibrations[item.name, source].recover(pruning, masks)
@@ -140,7 +151,7 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/recovery.md"))
     parser.add_argument("--kept", type=Path, default=Path("runs/recovery.json"))
     parser.add_argument("--half", choices=["second", "both"], default="second")
-    parser.add_argument("--only", choices=["curve", "sources", "all"], default="all")
+    parser.add_argument("--only", choices=["curve", "variants", "sources", "all"], default="all")
     options = parser.parse_args()
     options.kept.parent.mkdir(parents=True, exist_ok=True)
 
@@ -188,10 +199,34 @@ def main() -> None:
             head = ["CR", *(f"{kind} {k}" for kind in ("one-shot", "recovered")
                             for k in ("PQ", "AJI", "Dice", "R2"))]  # fmt: skip
             lines += [f"## {strategy.capitalize()}", "", *table(head, rows)]
+    if options.only in ("variants", "all"):
+        lines += variants(study, items, mpp, dense)
     if options.only in ("sources", "all"):
         lines += sources(study, items, options.data, mpp, dense)
     options.output.write_text("\n".join(lines), encoding="utf-8")
     print(f"wrote {options.output}")
+
+
+def variants(
+    study: Study, items: list[Annotated], mpp: float, dense: dict[str, float]
+) -> list[str]:
+    """Return the section on ways to refit."""
+    head = ["refit", *(f"{s} CR {cr}: {k}" for s, cr in AT for k in ("PQ", "R2", "s"))]
+    rows = []
+    for name, recipe in VARIANTS.items():
+        row = [name]
+        for strategy, cr in AT:
+            source = "own" if recipe == Recipe() else f"own, {name}"
+            found = study.mean(
+                study.one(i, strategy, cr, source, lambda i=i: crops_of(i, mpp), recipe)
+                for i in items
+            )
+            figures = cells(found, dense)
+            row += [figures[0], figures[3], f"{found['seconds']:.2f}"]
+        print(row)
+        rows.append(row)
+    about = "Seconds are for both branches on this machine, the dense responses being there."
+    return ["## How to refit", "", about, "", *table(head, rows)]
 
 
 def sources(

@@ -87,6 +87,12 @@ def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
         metavar="NAME,...",
         help="layers left dense (default: head; 'none' prunes the heads too)",
     )
+    group.add_argument(
+        "--recover",
+        default="none",
+        metavar="none|bundled|IMAGE|FOLDER",
+        help="refit the kept weights without labels, on bundled tissue or on your own",
+    )
 
 
 def _running(sub: argparse.ArgumentParser) -> None:

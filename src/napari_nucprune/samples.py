@@ -249,6 +249,10 @@ def tissue() -> NDArray[np.uint8]:
     return (rgb.clip(0, 1) * 255 + 0.5).astype(np.uint8)
 
 
+#: What recovery on `calibration_crops` is said to be on.
+BUNDLED_TISSUE = "the bundled tissue"
+
+
 def calibration_crops() -> NDArray[np.uint8]:
     """Return crops of `tissue` that recovery takes where there is no tissue of the user's own.
 

@@ -7,7 +7,8 @@ import json
 from dataclasses import asdict
 
 from ..errors import InputError
-from .common import resolve
+from .common import prepare, pruning_asked
+from .recovering import described
 
 
 def prune(options: argparse.Namespace) -> None:
@@ -18,14 +19,16 @@ def prune(options: argparse.Namespace) -> None:
     from ..pruning.strategy import apply
 
     checkpoint = open_checkpoint(options.checkpoint_in, options.mpp)
-    pruning, masks = resolve(options, checkpoint)
-    if masks is None:
+    if not pruning_asked(options)[0]:
         raise InputError("Say how much goes: --cr X, or --cr-semantic X --cr-distance Y.")
-    spent = cost(checkpoint, pruning, masks)
-    save(apply(checkpoint, pruning, masks), options.output)
+    network = prepare(options, checkpoint)
+    found, pruning, masks = network.checkpoint, network.pruning, network.masks
+    spent = cost(found, pruning, masks)
+    save(found if masks is None else apply(found, pruning, masks), options.output)
+    how = f"; recovered on {described(network.recovery)}" if network.recovery else ""
     print(
         f"kept {spent.kept:,} of {spent.total:,} weights ({spent.sparsity:.2%} zero, "
-        f"CR {spent.cr:.4g}), compute / {spent.compute_ratio:.3g}; wrote {options.output} "
+        f"CR {spent.cr:.4g}), compute / {spent.compute_ratio:.3g}{how}; wrote {options.output} "
         f"({spent.file_bytes / 1e6:.1f} MB)"
     )
 
@@ -52,7 +55,11 @@ def info(options: argparse.Namespace) -> None:
     print(f"watershed   {json.dumps(asdict(checkpoint.merge))}")
     print(f"sha256      {checkpoint.sha256}")
     if checkpoint.pruning:
-        print(f"pruning     {json.dumps(checkpoint.pruning)}")
+        pruning = dict(checkpoint.pruning)
+        recovery = pruning.pop("recovery", None)
+        print(f"pruning     {json.dumps(pruning)}")
+        if recovery:
+            print(f"recovered   on {described(recovery)}, without labels")
         print(f"parent      {checkpoint.parent_sha256}")
     for data in checkpoint.provenance.get("data", []):
         about = [str(data[key]) for key in ("layout", "folder", "licence") if key in data]

@@ -1,11 +1,12 @@
-"""What several commands share: messages, the pruning options, the runtime, run.json."""
+"""What several commands share: messages, the pruned network, the runtime, run.json."""
 
 from __future__ import annotations
 
 import argparse
 import platform
 import sys
-from dataclasses import asdict
+import time
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
@@ -77,10 +78,57 @@ def resolve(options: argparse.Namespace, checkpoint: Checkpoint) -> tuple[Prunin
     return pruning, Ranking(checkpoint, pruning.keep).masks(pruning)
 
 
-def open_runtime(
-    options: argparse.Namespace, checkpoint: Checkpoint, masks: Masks | None
-) -> TorchRuntime:
-    """Return a runtime that is loaded."""
+@dataclass(frozen=True)
+class Network:
+    """What a command runs.
+
+    Attributes
+    ----------
+    opened
+        The checkpoint as the user named it.
+    pruning
+        What was asked for, else as stored.
+    checkpoint, masks
+        For the runtime; masks are None where the checkpoint runs as stored or was recovered.
+    recovery
+        How kept weights were refitted, for run.json; None where they were not.
+    """
+
+    opened: Checkpoint
+    pruning: Pruning
+    checkpoint: Checkpoint
+    masks: Masks | None
+    recovery: dict[str, Any] | None
+
+
+def prepare(options: argparse.Namespace, checkpoint: Checkpoint) -> Network:
+    """Prune a checkpoint as asked for, and recover it where ``--recover`` says so.
+
+    Raises
+    ------
+    InputError
+        Where ``--recover`` comes without a CR, or its image or folder cannot be used.
+    """
+    pruning, masks = resolve(options, checkpoint)
+    if options.recover == "none":
+        own = (checkpoint.pruning or {}).get("recovery") if masks is None else None
+        return Network(checkpoint, pruning, checkpoint, masks, own)
+    if masks is None:
+        raise InputError(
+            f"--recover {options.recover} refits what pruning leaves, and nothing is pruned: "
+            "give --cr X too, or --cr-semantic X --cr-distance Y."
+        )
+    from .recovering import recovered
+
+    started = time.perf_counter()
+    found = recovered(options, checkpoint, pruning, masks)
+    seconds = round(time.perf_counter() - started, 4)
+    about = {**(found.pruning or {})["recovery"], "seconds": seconds}
+    return Network(checkpoint, pruning, found, None, about)
+
+
+def open_runtime(options: argparse.Namespace) -> TorchRuntime:
+    """Return a runtime, not yet loaded: wrong options must show before the work begins."""
     import torch
 
     from ..runtime.torch_runtime import TILE, TorchRuntime
@@ -89,37 +137,30 @@ def open_runtime(
         if options.threads < 1:
             raise InputError(f"--threads is {options.threads}; give at least 1.")
         torch.set_num_threads(options.threads)
-    tile = TILE if options.tile is None else options.tile
-    runtime = TorchRuntime(options.device, tile)
-    runtime.load(checkpoint, masks)
-    return runtime
+    return TorchRuntime(options.device, TILE if options.tile is None else options.tile)
 
 
-def about_run(
-    checkpoint: Checkpoint, pruning: Pruning, masks: Masks | None, runtime: TorchRuntime
-) -> dict[str, Any]:
+def about_run(network: Network, runtime: TorchRuntime) -> dict[str, Any]:
     """Return what run.json says of the network."""
     import torch
 
     from ..pruning.cost import cost
 
-    spent = cost(checkpoint, pruning, masks)
+    spent = cost(network.checkpoint, network.pruning, network.masks)
+    opened = network.opened
     return {
         "nucprune": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
-        "checkpoint": {
-            "name": checkpoint.name,
-            "sha256": checkpoint.sha256,
-            "mpp": checkpoint.mpp,
-        },
-        "pruning": pruning.as_dict(),
+        "checkpoint": {"name": opened.name, "sha256": opened.sha256, "mpp": opened.mpp},
+        "pruning": network.pruning.as_dict(),
+        "recovery": network.recovery,
         "weights": spent.total,
         "kept": spent.kept,
         "cr": spent.cr,
         "sparsity": spent.sparsity,
         "compute_ratio": spent.compute_ratio,
-        "merge": asdict(checkpoint.merge),
+        "merge": asdict(opened.merge),
         "runtime": runtime.name,
         "device": runtime.device,
         "threads": torch.get_num_threads(),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import about_run, open_asked, open_runtime, resolve, say, show_progress
+from .common import about_run, open_asked, open_runtime, prepare, say, show_progress
+from .recovering import described
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -17,8 +18,9 @@ def evaluate(options: argparse.Namespace) -> None:
     given = {"mpp": options.mpp} if options.layout == "pairs" and options.mpp else {}
     folder = open_folder(options.folder, options.layout, **given)
     checkpoint = open_asked(options)
-    pruning, masks = resolve(options, checkpoint)
-    runtime = open_runtime(options, checkpoint, masks)
+    runtime = open_runtime(options)
+    network = prepare(options, checkpoint)
+    runtime.load(network.checkpoint, network.masks)
     result = score_folder(folder, checkpoint, runtime, options.mpp, show_progress)
     assumed = result.pop("assumed_mpp")
     if assumed:
@@ -27,7 +29,7 @@ def evaluate(options: argparse.Namespace) -> None:
             f"own {checkpoint.mpp:g} um is assumed; results may be inaccurate (set --mpp)."
         )
     result["run"] = {
-        **about_run(checkpoint, pruning, masks, runtime),
+        **about_run(network, runtime),
         "folder": str(options.folder),
         "layout": options.layout,
         "mpp_assumed": assumed,
@@ -36,8 +38,9 @@ def evaluate(options: argparse.Namespace) -> None:
         target = Path(options.json)
         with staged(target.parent) as scratch:
             write_json(scratch / target.name, result)
+    how = f", recovered on {described(network.recovery)}" if network.recovery else ""
     keys = ("semantic_dice", "dice", "aji", "dq", "sq", "pq", "truth", "found")
-    print(f"{len(result['images'])} images of {options.layout}, {pruning.label}")
+    print(f"{len(result['images'])} images of {options.layout}, {network.pruning.label}{how}")
     print(" " * 8 + "".join(f"{key:>14}" for key in keys))
     for name in ("mean", "pooled"):
         row = "".join(

@@ -9,7 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..doors import Pruning
-from .common import about_run, open_asked, open_runtime, resolve, say, show_progress
+from .common import about_run, open_asked, open_runtime, prepare, say, show_progress
+from .recovering import described
 
 
 def segment(options: argparse.Namespace) -> None:
@@ -22,33 +23,35 @@ def segment(options: argparse.Namespace) -> None:
 
     source = open_source(options.image, options.mpp)
     checkpoint = open_asked(options)
-    pruning, masks = resolve(options, checkpoint)
-    runtime = open_runtime(options, checkpoint, masks)
+    runtime = open_runtime(options)
     from ..runtime.torch_runtime import LARGEST
 
-    started = time.perf_counter()
+    # Before any recovery, which takes seconds: too large an image must show at once.
     taken = take(source, checkpoint.mpp, largest=LARGEST)
+    network = prepare(options, checkpoint)
+    runtime.load(network.checkpoint, network.masks)
     if source.mpp is None:
         say(
             f"pixel size is not set in {Path(options.image).name}: the network's own "
             f"{checkpoint.mpp:g} um is assumed; results may be inaccurate (set --mpp)."
         )
+    started = time.perf_counter()
     maps = runtime.run(taken.field, show_progress)
-    network = time.perf_counter()
+    mapped = time.perf_counter()
     nuclei = merge(maps, checkpoint.merge)
     merged = time.perf_counter()
     shape = source.shape
     own_mpp = None if source.mpp is None else float(source.mpp[0])
     run = {
-        **about_run(checkpoint, pruning, masks, runtime),
+        **about_run(network, runtime),
         "image": str(options.image),
         "shape": list(shape),
         "mpp": list(source.mpp or (checkpoint.mpp, checkpoint.mpp)),
         "mpp_assumed": source.mpp is None,
         "nuclei": len(nuclei),
         "seconds": {
-            "network": round(network - started, 4),
-            "nuclei": round(merged - network, 4),
+            "network": round(mapped - started, 4),
+            "nuclei": round(merged - mapped, 4),
         },
     }
     transform = taken.transform
@@ -65,7 +68,8 @@ def segment(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(run, indent=2))
     else:
-        print(f"{len(nuclei)} nuclei at {pruning.label}; results in {options.output}")
+        how = f", recovered on {described(network.recovery)}" if network.recovery else ""
+        print(f"{len(nuclei)} nuclei at {network.pruning.label}{how}; results in {options.output}")
 
 
 def demo(options: argparse.Namespace) -> None:

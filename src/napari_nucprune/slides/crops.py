@@ -30,9 +30,7 @@ IMAGES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", *SUF
 Places = NDArray[np.intp]
 
 
-def tissue_crops(
-    source: Source, mpp: float, count: int = 16, side: int = 128
-) -> NDArray[np.uint8]:
+def tissue_crops(source: Source, mpp: float, count: int = 16, side: int = 128) -> NDArray[np.uint8]:
     """Cut crops out of an image's tissue; the same image gives the same crops.
 
     No large level is read as a whole: tissue is looked for in a small one, or in an array that is
@@ -105,7 +103,7 @@ def crops_of_folder(
     count: int = 16,
     side: int = 128,
     own_mpp: float | None = None,
-    notice: Callable[[str], None] | None = None,
+    notice: Callable[[str], None] = lambda _: None,
 ) -> NDArray[np.uint8]:
     """Cut crops out of the images of a folder, as many of each as can be.
 
@@ -143,14 +141,15 @@ def crops_of_folder(
     )
     if not paths:
         raise InputError(
-            f"{folder} holds no images; expected files that end with {' '.join(IMAGES)}."
+            f"{folder} holds no images; give the folder that the files themselves lie in "
+            f"({' '.join(IMAGES)})."
         )
     first = min(count, len(paths))
     spread = [(2 * i + 1) * len(paths) // (2 * first) for i in range(first)]
-    order = spread + [i for i in range(len(paths)) if i not in set(spread)]
+    order = list(dict.fromkeys([*spread, *range(len(paths))]))
     found: list[tuple[int, NDArray[np.uint8]]] = []
     assumed: list[str] = []
-    why = ""
+    left_out: list[str] = []
     for done, index in enumerate(order):
         missing = count - sum(len(crops) for _, crops in found)
         if missing < 1:
@@ -159,16 +158,16 @@ def crops_of_folder(
             source = open_source(paths[index], own_mpp)
             crops = tissue_crops(source, mpp, math.ceil(missing / max(first - done, 1)), side)
         except InputError as error:
-            why = why or str(error)
-            if notice:
-                notice(f"left out: {error}")
+            left_out.append(str(error))
             continue
         found.append((index, crops))
         if source.mpp is None:
             assumed.append(source.name)
     if not found:
-        raise InputError(f"None of the {len(paths)} images in {folder} can be used: {why}")
-    if assumed and notice:
+        raise InputError(f"None of the {len(paths)} images in {folder} can be used: {left_out[0]}")
+    for reason in left_out:
+        notice(f"left out: {reason}")
+    if assumed:
         notice(
             f"pixel size is not set in {len(assumed)} images ({assumed[0]} first): the network's "
             f"own {mpp:g} um is assumed."
@@ -182,7 +181,7 @@ def _of_one_side(groups: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     def pixels(side: int) -> int:
         return sum(len(g) for g in groups if g.shape[1] >= side) * side * side
 
-    side = max(sorted({g.shape[1] for g in groups}), key=pixels)
+    side = max(sorted({g.shape[1] for g in groups}, reverse=True), key=pixels)
     return np.concatenate([g[:, :side, :side] for g in groups if g.shape[1] >= side])
 
 
@@ -212,7 +211,7 @@ def _read(
     corners = [(float(place[i % 2]) + (0.5 if i < 2 else side - 0.5)) for i in range(4)]
     y0, x0, y1, x1 = (c * ratios[i % 2] for i, c in enumerate(corners))
     taken = take(source, mpp, (y0, x0, y1, x1))
-    return taken.field.rgb[taken.inner]
+    return taken.field.rgb[taken.inner].copy()
 
 
 def _looked(

@@ -65,4 +65,5 @@ def info(options: argparse.Namespace) -> None:
         about = [str(data[key]) for key in ("layout", "folder", "licence") if key in data]
         print(f"trained on  {', '.join(about)}")
     for name, row in checkpoint.provenance.get("metrics", {}).items():
-        print(f"validation  {name}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("aji", "pq")))
+        whose = " (the dense parent)" if checkpoint.pruning else ""
+        print(f"validation  {name}{whose}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("aji", "pq")))

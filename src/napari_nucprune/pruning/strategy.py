@@ -138,12 +138,15 @@ def apply(checkpoint: Checkpoint, pruning: Pruning, masks: Masks) -> Checkpoint:
         }
         for branch in BRANCHES
     }
+    state = pruning.as_dict()
+    if earlier := (checkpoint.pruning or {}).get("recovery"):
+        state["recovery"] = earlier  # its weights were refitted before they were pruned further
     return replace(
         checkpoint,
         weights={
             b: {n: np.asarray(a, np.float32) for n, a in w.items()} for b, w in weights.items()
         },
-        pruning=pruning.as_dict(),
+        pruning=state,
         parent_sha256=checkpoint.parent_sha256 or checkpoint.sha256,
     )
 

@@ -33,7 +33,7 @@ from napari_nucprune.training.model_card import halves
 
 CURVE = (2, 4, 5, 8, 10, 16, 20, 32, 64)
 STRATEGIES = ("layer-wise", "network-wide")
-AT = (("layer-wise", 8), ("network-wide", 8), ("network-wide", 16))
+AT = (("layer-wise", 5), ("network-wide", 16))
 COUNTS = (1, 4, 16, 64)
 VARIANTS = {
     "plain least squares": Recipe(relu_steps=0),

@@ -35,6 +35,7 @@ def dock(viewer, quick, qtbot):
     dock = NucpruneDock(viewer)
     viewer.window.add_dock_widget(dock, name="nucprune")
     dock.image.area.setCurrentText("whole image")
+    dock.pruning.choose_recovery("off")
     yield dock
     dock.runner.close()
 

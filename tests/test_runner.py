@@ -119,3 +119,56 @@ def test_close_in_mid_run_ends_the_thread(qtbot):
     assert not [t for t in threading.enumerate() if t.name.startswith("nucprune") and t.is_alive()]
     runner.request(slow(2, started), shown.append)
     assert started == [1]
+
+
+def test_the_background_is_not_busy_and_gives_way(runner, qtbot):
+    begun, ended, delivered, busy = threading.Event(), [], [], []
+    runner.busy_changed.connect(busy.append)
+
+    def endless(progress, should_stop):
+        begun.set()
+        while not should_stop():
+            time.sleep(0.001)
+        ended.append(threading.current_thread().name)
+
+    runner.background(endless, delivered.append)
+    assert begun.wait(5)
+    assert not runner.busy
+    assert busy == []
+    runner.background(endless, delivered.append)  # one at a time: dropped
+    runner.request(lambda progress, should_stop: "asked", delivered.append)
+    assert runner.busy
+    with qtbot.waitSignal(runner.idle, timeout=5000):
+        pass
+    assert delivered == ["asked"]
+    assert len(ended) == 1
+    assert (busy[0], busy[-1]) == (True, False)
+    # A request that is cancelled while it waits for the background leaves nothing busy.
+    begun.clear()
+    runner.background(endless, delivered.append)
+    assert begun.wait(5)
+    runner.request(lambda progress, should_stop: "cancelled", delivered.append)
+    runner.cancel()
+    assert not runner.busy
+    assert busy[-1] is False
+    with qtbot.waitSignal(runner.idle, timeout=5000):
+        pass
+    assert delivered == ["asked"]
+
+
+def test_the_background_fails_silently_and_waits_for_requests(runner, qtbot):
+    failed, delivered = [], []
+    runner.failed.connect(failed.append)
+
+    def wrong(progress, should_stop):
+        raise InputError("wrong")
+
+    with qtbot.waitSignal(runner.idle, timeout=5000):
+        runner.background(wrong, delivered.append)
+    assert (failed, delivered) == ([], [])
+    runner.request(lambda progress, should_stop: time.sleep(0.05), delivered.append)
+    runner.background(wrong, delivered.append)  # something runs: dropped
+    with qtbot.waitSignal(runner.idle, timeout=5000):
+        pass
+    assert delivered == [None]
+    assert runner.runs == 1

@@ -98,6 +98,7 @@ def viewer(make_napari_viewer):
 def dock(viewer, quick, dialogs):
     """The dock as the Plugins menu opens it."""
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN)
+    dock.pruning.choose_recovery("off")
     yield dock
     dock.runner.close()
 

@@ -6,7 +6,7 @@ The dock asks it from its worker thread; nothing here knows napari or Qt.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -27,10 +27,11 @@ from .doors import (
     never,
     no_progress,
 )
-from .errors import Cancelled
+from .errors import Cancelled, InputError
 from .nuclei.watershed import merge
 from .pruning.cost import Cost, cost
-from .pruning.strategy import Masks, Ranking, as_stored
+from .pruning.strategy import Masks, Ranking, apply, as_stored
+from .recovered import Recoveries, Recovery
 from .slides.field import Taken, take
 from .slides.source import Source
 
@@ -50,6 +51,8 @@ class Job:
         Strategy and compression ratios.
     key
         Names the source's pixels: equal keys and boxes may be answered from memory.
+    recovery
+        Whether the kept weights are refitted to the dense network, and on what.
     """
 
     source: Source
@@ -57,6 +60,12 @@ class Job:
     pruning: Pruning
     key: Hashable
     largest: int = 8192
+    recovery: Recovery = "off"
+
+    @property
+    def image(self) -> Hashable:
+        """Names the source's pixels and their size."""
+        return self.key, self.source.mpp
 
 
 @dataclass(frozen=True)
@@ -73,6 +82,10 @@ class Preview:
         The image had no pixel size.
     network_seconds, seconds
         Time of the network alone, and of the whole job.
+    recovered, recovery_seconds
+        Whether recovered weights ran, and the time it took to get them: 0 from memory.
+    note
+        Why they did not run where they were wanted.
     """
 
     pruning: Pruning
@@ -82,6 +95,9 @@ class Preview:
     mpp_assumed: bool
     network_seconds: float
     seconds: float
+    recovered: bool = False
+    recovery_seconds: float = 0.0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +126,7 @@ class Session:
         self._rankings: dict[Any, Ranking] = {}
         self._field: tuple[Hashable, Taken] | None = None
         self._dense: tuple[Hashable, Preview] | None = None
+        self._recoveries: Recoveries | None = None
 
     def masks(self, pruning: Pruning) -> Masks | None:
         """Return the masks; None where the weights run as they are stored."""
@@ -154,7 +171,13 @@ class Session:
             from .runtime.torch_runtime import TorchRuntime
 
             self._runtime = TorchRuntime(self._device)
-        self._runtime.load(self.checkpoint, masks)
+        recovered, note, recovery = None, "", 0.0
+        if masks is not None and job.recovery != "off":
+            recovered, note, recovery = self._recovered(job, masks, progress, should_stop)
+        if recovered is None:
+            self._runtime.load(self.checkpoint, masks)
+        else:
+            self._runtime.load(recovered)
         loaded = time.perf_counter()
         maps = self._runtime.run(taken.field, progress, should_stop)
         network = time.perf_counter() - loaded
@@ -168,26 +191,103 @@ class Session:
             job.source.mpp is None,
             network,
             time.perf_counter() - started,
+            recovered is not None,
+            recovery,
+            note,
         )
         if masks is None:
-            self._dense = ((job.key, job.box), result)
+            self._dense = ((job.image, job.box), result)
         return result
+
+    def ready(self, job: Job) -> set[tuple[float, float]]:
+        """Return the (semantic, distance) CRs that need no recovery any more on a job's image."""
+        if job.recovery == "off":
+            return set()
+        own = self.checkpoint.own_cr
+        found, kept = {(own["semantic"], own["distance"])}, self._recoveries
+        if kept is not None and kept.scope == (job.image, job.recovery):
+            found |= kept.ready(job.pruning)
+        return found
+
+    def prepare(
+        self,
+        job: Job,
+        crs: Sequence[tuple[float, float]],
+        progress: Progress = no_progress,
+        should_stop: ShouldStop = never,
+    ) -> tuple[float, float] | None:
+        """Recover the first of several (semantic, distance) CRs that is not ready.
+
+        Returns
+        -------
+        tuple or None
+            The one that was recovered; None where nothing is left that can be.
+        """
+        prunings = [replace(job.pruning, cr_semantic=s, cr_distance=d) for s, d in crs]
+        done = self._recoveries_of(job).make_first(prunings, progress, should_stop)
+        return None if done is None else (done.cr_semantic, done.cr_distance)
+
+    def pruned(self, pruning: Pruning, job: Job | None) -> tuple[Checkpoint, bool]:
+        """Return the pruned network to save, and whether it is the recovered one.
+
+        Parameters
+        ----------
+        pruning
+            Strategy and compression ratios.
+        job
+            Names the image and the recovery; what has not been recovered on it is only pruned.
+        """
+        masks, kept = self.masks(pruning), self._recoveries
+        if masks is None:
+            return self.checkpoint, False
+        if job is not None and kept is not None and kept.scope == (job.image, job.recovery):
+            found = kept.find(pruning, masks)
+            if found is not None:
+                return found, True
+        return apply(self.checkpoint, pruning, masks), False
+
+    def forget(self) -> None:
+        """Drop what was kept of the image: its field, the dense result, recovered weights."""
+        self._field = self._dense = self._recoveries = None
 
     def dense_job(self, job: Job) -> Job:
         """Return the same job for the network as it is stored."""
         own = self.checkpoint.own_cr
         pruning = Pruning(job.pruning.strategy, own["semantic"], own["distance"], job.pruning.keep)
-        return replace(job, pruning=pruning)
+        return replace(job, pruning=pruning, recovery="off")
 
     def against_dense(self, job: Job, preview: Preview) -> Against | None:
         """Score a preview against the dense network; None where that has not run on this field."""
-        if self._dense is None or self._dense[0] != (job.key, job.box):
+        if self._dense is None or self._dense[0] != (job.image, job.box):
             return None
         dense = self._dense[1]
         return Against(dense, score(preview.nuclei.labels, dense.nuclei.labels))
 
     def _taken(self, job: Job) -> Taken:
-        key = (job.key, job.box, job.source.mpp, job.largest)
+        key = (job.image, job.box, job.largest)
         if self._field is None or self._field[0] != key:
             self._field = (key, take(job.source, self.checkpoint.mpp, job.box, job.largest))
         return self._field[1]
+
+    def _recoveries_of(self, job: Job) -> Recoveries:
+        scope = (job.image, job.recovery)
+        if self._recoveries is None or self._recoveries.scope != scope:
+            self._recoveries = Recoveries(
+                self.checkpoint, job.source, job.recovery, scope, self.masks
+            )
+        return self._recoveries
+
+    def _recovered(
+        self, job: Job, masks: Masks, progress: Progress, should_stop: ShouldStop
+    ) -> tuple[Checkpoint | None, str, float]:
+        """Return the recovered network or why there is none, and the seconds it took."""
+        recoveries = self._recoveries_of(job)
+        found = recoveries.find(job.pruning, masks)
+        if found is not None:
+            return found, "", 0.0
+        begun = time.perf_counter()
+        try:
+            found = recoveries.make(job.pruning, masks, progress, should_stop)
+        except InputError as error:
+            return None, f"{error} What is shown was not recovered.", 0.0
+        return found, "", time.perf_counter() - begun

@@ -66,4 +66,6 @@ def info(options: argparse.Namespace) -> None:
         print(f"trained on  {', '.join(about)}")
     for name, row in checkpoint.provenance.get("metrics", {}).items():
         whose = " (the dense parent)" if checkpoint.pruning else ""
-        print(f"validation  {name}{whose}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("aji", "pq")))
+        print(
+            f"validation  {name}{whose}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("aji", "pq"))
+        )

@@ -10,13 +10,14 @@ from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from ..checkpoint import bundled
 from ..doors import Pruning
-from ..preview import Against, Preview, Session
+from ..preview import Against, Job, Preview, Session
 from ..pruning.strategy import STRATEGIES
 from . import sections, texts
 from .images import Images
 
 if TYPE_CHECKING:
     from napari import Viewer
+    from napari.layers import Image
 
 
 class Controls(QWidget):
@@ -71,6 +72,14 @@ class Controls(QWidget):
         semantic, distance = self.pruning.ratios()
         return Pruning(self.pruning.strategy.currentText(), semantic, distance)
 
+    def job(self) -> tuple[Job, Image, str]:
+        """Return what the controls say is to be run; see `Images.job`."""
+        return self.images.job(self.asked(), self.pruning.recovery.currentData())
+
+    def whole_job(self) -> Job:
+        """Return the same for the whole image, wherever the view is."""
+        return self.images.whole_job(self.asked(), self.pruning.recovery.currentData())
+
     def show_session(self, session: Session, origin: str) -> None:
         """Show a checkpoint: where it is from, one line about it, and the CRs that can be had."""
         checkpoint, choice = session.checkpoint, self.checkpoint.choice
@@ -104,8 +113,12 @@ class Controls(QWidget):
         """Show whether anything runs."""
         self.control.cancel.setEnabled(busy)
         if not busy:
-            self.show_progress("idle", 0, 0)
-            self.control.progress.setRange(0, 1)
+            self.show_idle()
+
+    def show_idle(self) -> None:
+        """Show that nothing runs."""
+        self.show_progress("idle", 0, 0)
+        self.control.progress.setRange(0, 1)
 
     def say(self, text: str) -> None:
         """Show a message; an empty one takes no room."""

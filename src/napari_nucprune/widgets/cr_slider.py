@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
-from qtpy.QtCore import QSignalBlocker, Qt, Signal
+from qtpy.QtCore import QRectF, QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QPainter, QPaintEvent
 from qtpy.QtWidgets import QDoubleSpinBox, QHBoxLayout, QLabel, QSlider, QVBoxLayout, QWidget
 
@@ -29,17 +30,27 @@ def tick_of(cr: float) -> int:
 
 
 class _Scale(QWidget):
-    """The stops' numbers under the slider, grey where they cannot be reached."""
+    """The stops' numbers under the slider, grey where they cannot be reached.
+
+    A dot under a number: that stop is recovered already.
+    """
 
     def __init__(self, slider: QSlider) -> None:
         super().__init__()
         self.slider = slider
         self.floor, self.ceiling = 1.0, LARGEST
-        self.setFixedHeight(15)
+        self.ready: frozenset[float] = frozenset()
+        self.setFixedHeight(19)
+        self.setToolTip("A dot under a number: recovered already, moving there shows it at once")
+
+    def reaches(self, stop: float) -> bool:
+        """Whether a stop can be had."""
+        return self.floor - 1e-6 <= stop <= self.ceiling
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw each number under its place."""
         painter = QPainter(self)
+        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         font = self.font()
         font.setPointSizeF(max(font.pointSizeF() * 0.75, 6.0))
         painter.setFont(font)
@@ -47,12 +58,15 @@ class _Scale(QWidget):
         span = self.width() - handle
         for stop in STOPS:
             x = handle / 2 + span * tick_of(stop) / TICKS
-            reachable = self.floor - 1e-6 <= stop <= self.ceiling
-            painter.setOpacity(0.9 if reachable else 0.3)
+            painter.setOpacity(0.9 if self.reaches(stop) else 0.3)
             flags = Qt.AlignmentFlag.AlignHCenter | Qt.AlignmentFlag.AlignTop
             box = painter.boundingRect(self.rect(), int(flags), str(stop))
             left = min(max(int(x - box.width() / 2), 0), self.width() - box.width())
             painter.drawText(left, 11, str(stop))
+            if stop in self.ready:
+                dot = QRectF(left + box.width() / 2 - 2, 14, 4, 4)
+                painter.setBrush(painter.pen().color())
+                painter.drawEllipse(dot)
 
 
 class CRSlider(QWidget):
@@ -107,6 +121,18 @@ class CRSlider(QWidget):
         self.scale.floor, self.scale.ceiling = floor, min(ceiling, LARGEST)
         self.scale.update()
         self._take(self._value, move_slider=True)
+
+    @property
+    def stops(self) -> list[float]:
+        """The stops that can be had."""
+        return [float(stop) for stop in STOPS if self.scale.reaches(stop)]
+
+    def show_ready(self, crs: Collection[float]) -> None:
+        """Mark the stops that are recovered already."""
+        ready = frozenset(crs).intersection(self.stops)
+        if ready != self.scale.ready:
+            self.scale.ready = ready
+            self.scale.update()
 
     def _take(self, value: float, move_slider: bool) -> None:
         value = min(max(value, self.scale.floor), self.scale.ceiling)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
@@ -15,6 +16,7 @@ from ..preview import Against, Job, Preview, Session
 from ..slides.reader import SUFFIXES
 from . import layers, saving, texts
 from .controls import Controls
+from .preparing import Preparing
 from .runner import Runner
 
 if TYPE_CHECKING:
@@ -39,6 +41,7 @@ class NucpruneDock(Controls):
         self.session: Session | None = None
         self.preview: Preview | None = None
         self.runner = Runner()
+        self.preparing = Preparing(self, self.runner)
         self._job: Job | None = None
         self._slow = False
         self._origin = ""
@@ -66,13 +69,14 @@ class NucpruneDock(Controls):
         choice.activated.connect(lambda _: self._open_checkpoint(choice.currentData()))
         self._button(self.checkpoint.open, self._ask_checkpoint)
         pruning.strategy.currentTextChanged.connect(self._pruning_changed)
+        pruning.recovery.currentIndexChanged.connect(self._pruning_changed)
         pruning.link.toggled.connect(pruning.show_linked)
         pruning.link.toggled.connect(self._pruning_changed)
         for slider in pruning.sliders:
             slider.changed.connect(self._pruning_changed)
         control.run.clicked.connect(lambda: self.run())
         control.cancel.clicked.connect(self.cancel)
-        control.live.toggled.connect(lambda on: self._changed() if on else None)
+        control.live.toggled.connect(lambda on: self._changed() if on else self.preparing.stop())
         self._button(self.compare.pin, self._pin)
         self._button(self.save.checkpoint, self._save_checkpoint)
         self._button(self.save.labels, lambda: saving.labels(self, self.preview))
@@ -80,6 +84,7 @@ class NucpruneDock(Controls):
         self.runner.progressed.connect(self.show_progress)
         self.runner.failed.connect(lambda error: self.say(texts.error(error)))
         self.runner.busy_changed.connect(self.show_busy)
+        self.runner.idle.connect(self.show_idle)
         camera = layers.camera_of(self.viewer)
         camera.events.zoom.connect(self._camera_moved)
         camera.events.center.connect(self._camera_moved)
@@ -104,8 +109,11 @@ class NucpruneDock(Controls):
     # What the user changes -----------------------------------------------------------------
 
     def _image_changed(self) -> None:
+        self.preparing.show_ready(self.session)
         if self.images.layer is None:
             self.cancel()
+            if self.session is not None:
+                self.session.forget()
             self.say(texts.NO_IMAGE)
             return
         self.say("")
@@ -127,6 +135,7 @@ class NucpruneDock(Controls):
     def _pruning_changed(self, _: Any = None) -> None:
         if not self._readout.isActive():
             self._readout.start(30)
+        self.preparing.show_ready(self.session)
         self._changed()
 
     def _camera_moved(self, event: Any = None) -> None:
@@ -135,7 +144,7 @@ class NucpruneDock(Controls):
 
     def _camera_rested(self) -> None:
         try:
-            job, *_ = self.images.job(self.asked())
+            job, *_ = self.job()
         except NucpruneError as error:
             self.say(str(error))
             return
@@ -152,12 +161,13 @@ class NucpruneDock(Controls):
 
     def run(self) -> None:
         """Run what the controls say, now; a running job is asked to stop."""
+        self.preparing.stop()
         session = self.session
         if session is None:
             self.say("There is no checkpoint; choose one with Open….")
             return
         try:
-            job, layer, note = self.images.job(self.asked())
+            job, layer, note = self.job()
         except NucpruneError as error:
             self.say(str(error))
             return
@@ -196,6 +206,7 @@ class NucpruneDock(Controls):
         """Stop the running job within one tile, drop what waits."""
         self._later.stop()
         self._rested.stop()
+        self.preparing.stop()
         self.runner.cancel()
 
     # Showing -------------------------------------------------------------------------------
@@ -207,20 +218,10 @@ class NucpruneDock(Controls):
             return
         self.preview = preview
         self._slow = preview.seconds > SLOW_RUN
-        place = layers.placement(layer, preview.transform)
-        about = {
-            "checkpoint_sha256": self.session.checkpoint.sha256,
-            "strategy": preview.pruning.strategy,
-            "cr_semantic": preview.pruning.cr_semantic,
-            "cr_distance": preview.pruning.cr_distance,
-            "box": job.box,
-            "mpp": preview.maps.mpp,
-            "mpp_assumed": preview.mpp_assumed,
-        }
-        results = (preview.maps.semantic, preview.maps.distance, preview.nuclei.labels)
-        for role, data in zip(layers.ROLES, results, strict=True):
-            layers.show(self.viewer, role, data, place, about)
-        self.say(note)
+        layers.show_preview(self.viewer, layer, job, preview, self.session.checkpoint.sha256)
+        self.preparing.start(self.session, job)
+        self.preparing.show_ready(self.session)
+        self.say(" ".join(filter(None, (note, preview.note))))
         self.show_lines(preview, against)
         if against is None:
             self._run_dense(job, preview)
@@ -251,6 +252,7 @@ class NucpruneDock(Controls):
         self.session, self.preview, self._job = session, None, None
         self._origin = origin
         self.show_session(session, origin)
+        self.preparing.show_ready(session)
         self._show_cost()
         self._changed()
 
@@ -275,7 +277,8 @@ class NucpruneDock(Controls):
     def _save_checkpoint(self) -> str | None:
         if self.session is None:
             return "There is no checkpoint to save; choose one with Open…."
-        return saving.checkpoint(self, self.session, self.asked())
+        job = self._job and replace(self._job, recovery=self.pruning.recovery.currentData())
+        return saving.checkpoint(self, self.session, self.asked(), job)
 
     def closeEvent(self, event: QEvent) -> None:
         """Stop the running job when the dock closes."""
@@ -285,7 +288,7 @@ class NucpruneDock(Controls):
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Let a closing window not wait for a long run."""
         if event.type() == QEvent.Type.Close:
-            self.runner.cancel()
+            self.cancel()
         return super().eventFilter(watched, event)
 
     def showEvent(self, event: QEvent) -> None:

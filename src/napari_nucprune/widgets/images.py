@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Hashable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from qtpy.QtCore import QObject, QSignalBlocker, Signal
 
 from ..doors import Pruning
 from ..preview import Job
+from ..recovered import Recovery
 from ..slides.field import middle
 from ..slides.source import Source
 from . import layers
@@ -39,6 +41,8 @@ class Images(QObject):
         self.network_mpp = 0.25
         self._known: set[Image] = set()
         self._versions: dict[Image, int] = {}
+        # Not the layer's id: another layer may get that of a deleted one.
+        self._count = itertools.count()
         self._typed: dict[Image, float] = {}
         self.section.layer.changed.connect(self._chosen)
         self.section.mpp.valueChanged.connect(self._mpp_typed)
@@ -73,9 +77,19 @@ class Images(QObject):
 
     def key(self) -> Hashable:
         """Return what names the chosen image's pixels now."""
-        return id(self.layer), self._versions.get(self.layer, 0)
+        return self._versions.get(self.layer)
 
-    def job(self, pruning: Pruning) -> tuple[Job, Image, str]:
+    def whole_job(self, pruning: Pruning, recovery: Recovery = "off") -> Job:
+        """Return a job on the whole chosen image.
+
+        Raises
+        ------
+        InputError
+            As `source` does.
+        """
+        return Job(self.source(), None, pruning, self.key(), recovery=recovery)
+
+    def job(self, pruning: Pruning, recovery: Recovery = "off") -> tuple[Job, Image, str]:
         """Return what is to be run, on which layer, and what to tell about it.
 
         Raises
@@ -83,12 +97,12 @@ class Images(QObject):
         InputError
             Where there is no image that can be run, or no part of it was chosen.
         """
-        source, layer = self.source(), self.layer
+        whole, layer = self.whole_job(pruning, recovery), self.layer
         assert layer is not None
         area, box, note = self.section.area.currentText(), None, ""
         if area == "visible area":
             seen = layers.visible_box(layer)
-            box = middle(source, self.network_mpp, seen, VISIBLE_LIMIT)
+            box = middle(whole.source, self.network_mpp, seen, VISIBLE_LIMIT)
             if box != seen:
                 note = (
                     f"The view is larger than {VISIBLE_LIMIT} px at {self.network_mpp:g} µm/px: "
@@ -96,7 +110,7 @@ class Images(QObject):
                 )
         elif area == "rectangle":
             box = layers.rectangle_box(layers.find(self.viewer, "region"), layer)
-        return Job(source, box, pruning, self.key()), layer, note
+        return replace(whole, box=box), layer, note
 
     def refresh(self, event: Any = None) -> None:
         """Follow added and removed layers; a newly dropped image is chosen."""
@@ -105,6 +119,7 @@ class Images(QObject):
         if set(found) == self._known:
             return
         for layer in new:
+            self._versions[layer] = next(self._count)
             layer.events.name.connect(self._renamed)
             for name in WATCHED:
                 getattr(layer.events, name).connect(self._data_changed)
@@ -145,7 +160,7 @@ class Images(QObject):
 
     def _data_changed(self, event: Any) -> None:
         layer = event.source
-        self._versions[layer] = self._versions.get(layer, 0) + 1
+        self._versions[layer] = next(self._count)
         if layer is self.layer:
             self._chosen()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer, Shapes
@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..slides.source import Source
+
+if TYPE_CHECKING:
+    from ..preview import Job, Preview
 
 ROLES = ("semantic", "distance", "instances")
 KEY = "nucprune"
@@ -184,6 +187,24 @@ def show(
     if active is not None:
         viewer.layers.selection.active = active
     return layer
+
+
+def show_preview(viewer: Any, image: Layer, job: Job, preview: Preview, sha256: str) -> None:
+    """Put a preview of an image into our layers, with what it was made by in their metadata."""
+    about = {
+        "checkpoint_sha256": sha256,
+        "strategy": preview.pruning.strategy,
+        "cr_semantic": preview.pruning.cr_semantic,
+        "cr_distance": preview.pruning.cr_distance,
+        "recovery": job.recovery if preview.recovered else "off",
+        "box": job.box,
+        "mpp": preview.maps.mpp,
+        "mpp_assumed": preview.mpp_assumed,
+    }
+    place = placement(image, preview.transform)
+    results = (preview.maps.semantic, preview.maps.distance, preview.nuclei.labels)
+    for role, data in zip(ROLES, results, strict=True):
+        show(viewer, role, data, place, about)
 
 
 def pin(viewer: Any, label: str) -> list[Layer]:

@@ -21,6 +21,7 @@ Work = Callable[[Progress, ShouldStop], Any]
 class _Task:
     work: Work
     done: Callable[[Any], None]
+    background: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
 
@@ -29,6 +30,7 @@ class Runner(QObject):
 
     A new request replaces the pending one and asks the running one to stop; what a stopped task
     returns is never delivered. ``done`` callbacks and signals arrive on the main thread.
+    Background work runs only while there is no request, and gives way to the next one at once.
 
     One thread of our own for all runs: torch keeps its thread team, errors cannot get lost in a
     worker class, and quitting waits for nothing but it.
@@ -37,6 +39,8 @@ class Runner(QObject):
     progressed = Signal(str, int, int)
     failed = Signal(object)
     busy_changed = Signal(bool)
+    #: Nothing runs or waits any more, in the background neither.
+    idle = Signal()
     _arrived = Signal(object, bool, object)
 
     def __init__(self, parent: QObject | None = None) -> None:
@@ -51,8 +55,9 @@ class Runner(QObject):
 
     @property
     def busy(self) -> bool:
-        """Whether anything runs or waits."""
-        return self._running is not None
+        """Whether anything that was requested runs or waits."""
+        running = self._running is not None and not self._running.background
+        return running or self._pending is not None
 
     def request(self, work: Work, done: Callable[[Any], None]) -> None:
         """Run ``work`` as soon as possible, then ``done(result)`` on the main thread."""
@@ -64,12 +69,28 @@ class Runner(QObject):
         else:
             self._running.stop.set()
             self._pending = task
+            self.busy_changed.emit(True)
+
+    def background(self, work: Work, done: Callable[[Any], None]) -> None:
+        """Run ``work`` where nothing else runs or waits, then ``done(result)``; it fails silently.
+
+        The runner is not busy with it. A request stops it, and then nothing is delivered.
+        """
+        if not self._closed and self._running is None:
+            self._start(_Task(work, done, background=True))
+
+    def stop_background(self) -> None:
+        """Stop what runs in the background."""
+        if self._running is not None and self._running.background:
+            self._running.stop.set()
 
     def cancel(self) -> None:
         """Drop the pending task and stop the running one within one tile."""
-        self._pending = None
+        waited, self._pending = self._pending is not None, None
         if self._running is not None:
             self._running.stop.set()
+        if waited and not self.busy:  # it waited for work in the background
+            self.busy_changed.emit(False)
 
     def close(self) -> None:
         """Cancel, and wait for the thread; nothing is delivered any more."""
@@ -80,8 +101,9 @@ class Runner(QObject):
 
     def _start(self, task: _Task) -> None:
         self._running = task
-        self.runs += 1
-        self.busy_changed.emit(True)
+        if not task.background:
+            self.runs += 1
+            self.busy_changed.emit(True)
         self._thread.submit(self._work, task)
 
     def _work(self, task: _Task) -> None:
@@ -105,11 +127,13 @@ class Runner(QObject):
             if not task.stop.is_set():
                 if ok:
                     task.done(value)
-                elif not isinstance(value, Cancelled):
+                elif not task.background and not isinstance(value, Cancelled):
                     self.failed.emit(value)
         finally:
             # ``done`` may have asked for more.
             if pending is not None and self._running is None:
                 self._start(pending)
             elif self._running is None:
-                self.busy_changed.emit(False)
+                if not task.background:
+                    self.busy_changed.emit(False)
+                self.idle.emit()

@@ -10,12 +10,11 @@ from qtpy.QtWidgets import QFileDialog, QWidget
 from ..checkpoint import format as checkpoint_format
 from ..errors import InputError
 from ..nuclei.table import write_csv
-from ..pruning.strategy import apply
 from ..slides.outputs import save_labels
 
 if TYPE_CHECKING:
     from ..doors import Pruning
-    from ..preview import Preview, Session
+    from ..preview import Job, Preview, Session
 
 
 def ask_file(parent: QWidget, title: str, suggestion: str, suffix: str) -> Path | None:
@@ -27,16 +26,24 @@ def ask_file(parent: QWidget, title: str, suggestion: str, suffix: str) -> Path 
     return path if path.suffix else path.with_suffix(suffix)
 
 
-def checkpoint(parent: QWidget, session: Session, pruning: Pruning) -> str | None:
-    """Save the pruned checkpoint; return what to say, None where the user thought better."""
+def checkpoint(parent: QWidget, session: Session, pruning: Pruning, job: Job | None) -> str | None:
+    """Save the pruned checkpoint, the recovered one where ``job`` says so and it is ready.
+
+    Returns
+    -------
+    str or None
+        What to say; None where the user thought better.
+    """
     suggestion = f"{session.checkpoint.name} {pruning.label}".replace(" / ", "-").replace(" ", "-")
     path = ask_file(parent, "Save the pruned checkpoint", suggestion, ".safetensors")
     if path is None:
         return None
-    masks = session.masks(pruning)
-    stored = session.checkpoint
-    checkpoint_format.save(stored if masks is None else apply(stored, pruning, masks), path)
-    return f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB)."
+    network, recovered = session.pruned(pruning, job)
+    checkpoint_format.save(network, path)
+    how = ", recovered" if recovered else ""
+    if job is not None and job.recovery != "off" and network.pruning and not recovered:
+        how = ", not recovered: that was refused or has not run yet"
+    return f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB{how})."
 
 
 def labels(parent: QWidget, preview: Preview | None) -> str | None:

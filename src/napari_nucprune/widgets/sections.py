@@ -23,6 +23,22 @@ from qtpy.QtWidgets import (
 
 from .cr_slider import CRSlider
 
+#: Data, text and tooltip.
+RECOVERIES = (
+    ("off", "off", "Small weights go and the rest stays as it was."),
+    (
+        "slide",
+        "on this slide",
+        "The weights that stay are refitted, without labels, until the pruned network says what "
+        "the dense one says on tissue of the open image.",
+    ),
+    (
+        "bundled",
+        "bundled calibration",
+        "The same on a picture of other tissue that comes with the plugin, so that the image "
+        "needs to hold none.",
+    ),
+)
 AREAS = ("visible area", "rectangle", "whole image")
 
 
@@ -111,6 +127,13 @@ class PruningSection(Section):
         self.link.setText("Split")
         self.link.setToolTip("Linked: one compression ratio for both branches. Split: one for each")
         self.row(QLabel("Strategy"), (self.strategy, 1), self.link)
+        self.recovery = QComboBox()
+        for data, text, explanation in RECOVERIES:
+            self.recovery.addItem(text, data)
+            self._explain_recovery(data, explanation)
+        self.recovery.setToolTip("Repair of what pruning breaks, before the network runs")
+        self.choose_recovery("slide")
+        self.row(QLabel("Recovery"), (self.recovery, 1))
         self.both = CRSlider("both branches")
         self.semantic = CRSlider("semantic branch")
         self.distance = CRSlider("distance branch")
@@ -120,6 +143,14 @@ class PruningSection(Section):
         for label in (self.kept, self.compute, self.time):
             self.body.addWidget(label)
         self.show_linked(True)
+
+    def choose_recovery(self, mode: str) -> None:
+        """Choose a recovery: off, slide or bundled."""
+        self.recovery.setCurrentIndex(self.recovery.findData(mode))
+
+    def _explain_recovery(self, mode: str, text: str) -> None:
+        role = Qt.ItemDataRole.ToolTipRole
+        self.recovery.setItemData(self.recovery.findData(mode), text, role)
 
     @property
     def sliders(self) -> tuple[CRSlider, CRSlider, CRSlider]:

@@ -35,10 +35,12 @@ def compute(spent: Cost) -> str:
 
 
 def time(preview: Preview, against: Against | None) -> str:
-    """Measured time of the network, and of the dense one where that is known."""
+    """Measured time of the network, of the dense one and of a recovery where there was one."""
     text = f"network {milliseconds(preview.network_seconds)} (torch)"
     if against is not None and against.dense is not preview:
         text += f" · dense {milliseconds(against.dense.network_seconds)}"
+    if preview.recovery_seconds:
+        text += f" · recovered in {preview.recovery_seconds:.1f} s"
     return text
 
 

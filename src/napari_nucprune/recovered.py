@@ -1,0 +1,281 @@
+"""Recovered weights kept packed in memory, so that a pruning that was shown shows again at once."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .checkpoint.format import Checkpoint
+from .doors import BRANCHES, Branch, Progress, Pruning, ShouldStop, never, no_progress
+from .errors import InputError
+from .pruning.magnitude import Mask
+from .pruning.strategy import Masks
+from .slides.source import Source
+
+if TYPE_CHECKING:
+    from .pruning.recovery import Calibration
+
+Recovery = Literal["off", "slide", "bundled"]
+#: Branch, strategy, kept layers and CR.
+Name = tuple[Branch, str, tuple[str, ...] | None, float]
+#: Bytes of packed weights: all stops of the slider under both strategies take 41 MB.
+LIMIT = 64_000_000
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A branch's recovered weights.
+
+    Attributes
+    ----------
+    values
+        By tensor name, float32: of a masked layer the kept weights alone, flat and in the order
+        of its mask; of all else the whole array.
+    about
+        How they were recovered.
+    """
+
+    values: Mapping[str, NDArray[np.float32]]
+    about: Mapping[str, Any]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values."""
+        return sum(array.nbytes for array in self.values.values())
+
+
+def pack(checkpoint: Checkpoint, branch: Branch, masks: Masks) -> Packed:
+    """Return what a recovered branch holds where its masks keep anything."""
+    values = {}
+    for name, array in checkpoint.weights[branch].items():
+        mask = _mask_of(name, masks[branch])
+        values[name] = np.array(array if mask is None else array[mask], np.float32)
+    return Packed(values, dict((checkpoint.pruning or {}).get("recovery", {})))
+
+
+def unpack(packed: Packed, masks: Mapping[str, Mask]) -> dict[str, NDArray[np.float32]]:
+    """Return a branch's weights by tensor name, zero where the masks keep nothing."""
+    weights = {}
+    for name, values in packed.values.items():
+        mask = _mask_of(name, masks)
+        if mask is None:
+            weights[name] = values
+        else:
+            weights[name] = np.zeros(mask.shape, np.float32)
+            weights[name][mask] = values
+    return weights
+
+
+def _mask_of(name: str, masks: Mapping[str, Mask]) -> Mask | None:
+    layer = name.removesuffix(".weight")
+    return masks.get(layer) if layer != name else None
+
+
+class Recoveries:
+    """What was recovered for a checkpoint on one image (or from its bundled calibration).
+
+    The two branches are kept apart: one that was recovered with another CR of the other branch
+    serves too. One thread recovers, any may ask what is ready.
+
+    Parameters
+    ----------
+    checkpoint
+        The network to imitate.
+    source
+        Where crops of tissue come from.
+    mode
+        ``"slide"`` or ``"bundled"``.
+    scope
+        Names the image and the mode.
+    masks
+        As `Session.masks`.
+    limit
+        Most bytes of packed weights; those used longest ago go first.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        source: Source,
+        mode: Recovery,
+        scope: Hashable,
+        masks: Callable[[Pruning], Masks | None],
+        limit: int = LIMIT,
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.mode = mode
+        self.scope = scope
+        self.limit = limit
+        self._source = source
+        self._masks = masks
+        self._calibration: Calibration | None = None
+        #: Why nothing, or not this pruning, can be recovered: not to be tried again.
+        self._refused: dict[Pruning | None, str] = {}
+        self._packed: OrderedDict[Name, Packed] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of packed weights."""
+        with self._lock:
+            return sum(packed.nbytes for packed in self._packed.values())
+
+    def ready(self, like: Pruning) -> set[tuple[float, float]]:
+        """Return the (semantic, distance) CRs that need no recovery, the rest as ``like``."""
+        with self._lock:
+            names = list(self._packed)
+        semantic, distance = (
+            [cr for name, strategy, keep, cr in names
+             if (name, strategy, keep) == (branch, like.strategy, like.keep)]
+            for branch in BRANCHES
+        )  # fmt: skip
+        return {(s, d) for s in semantic for d in distance}
+
+    def find(self, pruning: Pruning, masks: Masks) -> Checkpoint | None:
+        """Return a recovered network from memory; None where it has not been recovered."""
+        if not self._touched(pruning):
+            return None
+        with self._lock:
+            packed = {branch: self._packed[_name(pruning, branch)] for branch in BRANCHES}
+        parent = self.checkpoint.parent_sha256 or self.checkpoint.sha256
+        return replace(
+            self.checkpoint,
+            weights={branch: unpack(packed[branch], masks[branch]) for branch in BRANCHES},
+            pruning={**pruning.as_dict(), "recovery": dict(packed["semantic"].about)},
+            parent_sha256=parent,
+        )
+
+    def make(
+        self,
+        pruning: Pruning,
+        masks: Masks,
+        progress: Progress = no_progress,
+        should_stop: ShouldStop = never,
+    ) -> Checkpoint:
+        """Recover a network and remember it.
+
+        Raises
+        ------
+        InputError
+            Where there is too little tissue, at all or for so many kept weights.
+        Cancelled
+            Within a layer, where ``should_stop`` says so.
+        """
+        said = self._refused.get(None) or self._refused.get(pruning)
+        if said:
+            raise InputError(said)
+        try:
+            recovered = self._recover(pruning, masks, progress, should_stop)
+        except InputError as error:
+            self._refused[pruning] = str(error)
+            raise
+        with self._lock:
+            for branch in BRANCHES:
+                # What has been shown stays as it was shown.
+                self._packed.setdefault(_name(pruning, branch), pack(recovered, branch, masks))
+        found = self.find(pruning, masks)
+        assert found is not None
+        self._forget_oldest()
+        return found
+
+    def make_first(
+        self,
+        prunings: Sequence[Pruning],
+        progress: Progress = no_progress,
+        should_stop: ShouldStop = never,
+    ) -> Pruning | None:
+        """Recover the first of several prunings that is not ready yet; refused ones are skipped.
+
+        Returns
+        -------
+        Pruning or None
+            The one that was recovered; None where nothing is left to do, or the memory holds no
+            more beside those before it.
+        """
+        used = 0
+        for pruning in prunings:
+            try:
+                masks = self._masks(pruning)
+            except InputError:  # out of reach
+                continue
+            if masks is None or pruning in self._refused:
+                continue
+            used += self._bytes(masks)
+            if None in self._refused or used > self.limit:
+                return None
+            if self._touched(pruning):
+                continue
+            try:
+                self.make(pruning, masks, _preparing(pruning, progress), should_stop)
+            except InputError:
+                continue
+            return pruning
+        return None
+
+    def _recover(
+        self, pruning: Pruning, masks: Masks, progress: Progress, should_stop: ShouldStop
+    ) -> Checkpoint:
+        if self._calibration is None:
+            # Here and not above: both load torch, and opening the dock must not.
+            from .pruning.recovery import Calibration
+            from .samples import BUNDLED_TISSUE, calibration_crops
+            from .slides.crops import tissue_crops
+
+            progress("Looking for tissue", 0, 0)
+            own = self.mode == "slide"
+            try:
+                crops = (
+                    tissue_crops(self._source, self.checkpoint.mpp) if own else calibration_crops()
+                )
+                self._calibration = Calibration(
+                    self.checkpoint,
+                    crops,
+                    self._source.name if own else BUNDLED_TISSUE,
+                    progress=progress,
+                    should_stop=should_stop,
+                )
+            except InputError as error:
+                self._refused[None] = str(error)
+                raise
+        return self._calibration.recover(pruning, masks, progress, should_stop)
+
+    def _bytes(self, masks: Masks) -> int:
+        """Return what `pack` would take for both branches."""
+        sizes = (
+            array.size if mask is None else np.count_nonzero(mask)
+            for branch in BRANCHES
+            for name, array in self.checkpoint.weights[branch].items()
+            for mask in (_mask_of(name, masks[branch]),)
+        )
+        return 4 * int(sum(sizes))
+
+    def _touched(self, pruning: Pruning) -> bool:
+        """Whether a pruning is ready; if so it counts as used just now."""
+        names = [_name(pruning, branch) for branch in BRANCHES]
+        with self._lock:
+            ready = all(name in self._packed for name in names)
+            for name in names if ready else ():
+                self._packed.move_to_end(name)
+        return ready
+
+    def _forget_oldest(self) -> None:
+        with self._lock:
+            total = sum(packed.nbytes for packed in self._packed.values())
+            while total > self.limit:
+                _, oldest = self._packed.popitem(last=False)
+                total -= oldest.nbytes
+
+
+def _name(pruning: Pruning, branch: Branch) -> Name:
+    return branch, pruning.strategy, pruning.keep, pruning.cr(branch)
+
+
+def _preparing(pruning: Pruning, progress: Progress) -> Progress:
+    text = f"Preparing {pruning.label.removeprefix(pruning.strategy).strip()}"
+    return lambda _, done, total: progress(text, done, total)

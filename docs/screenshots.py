@@ -37,8 +37,13 @@ def main() -> None:
     layers.camera_of(viewer).zoom *= float(sys.argv[2]) if len(sys.argv) > 2 else 1.7
     settle()
     dock.pruning.strategy.setCurrentText("network-wide")
-    dock.pruning.both.set_value(2.0)
+    dock.pruning.both.set_value(8.0)
     settle()
+    # Time for some of the stops around it.
+    end = time.monotonic() + 25
+    while time.monotonic() < end:
+        app.processEvents()
+        time.sleep(0.01)
     FOLDER.mkdir(exist_ok=True)
     window.grab().save(str(FOLDER / "dock.png"))
     viewer.close()

@@ -21,6 +21,7 @@ from napari_nucprune.datasets.base import Annotated
 from napari_nucprune.datasets.evaluate import count_image, run_on
 from napari_nucprune.datasets.registry import open_folder
 from napari_nucprune.doors import Pruning
+from napari_nucprune.errors import InputError
 from napari_nucprune.files import replacing
 from napari_nucprune.pruning.recipe import Recipe
 from napari_nucprune.pruning.recovery import Calibration
@@ -237,9 +238,13 @@ def sources(
     def row(name: str, source: str, crops: Callable[[Annotated], np.ndarray]) -> list[str]:
         out = [name]
         for strategy, cr in AT:
-            found = study.mean(
-                study.one(i, strategy, cr, source, lambda i=i: crops(i)) for i in items
-            )
+            try:
+                found = study.mean(
+                    study.one(i, strategy, cr, source, lambda i=i: crops(i)) for i in items
+                )
+            except InputError:  # too few samples for so many kept weights
+                out += ["refused", ""]
+                continue
             figures = cells(found, dense)
             out += [figures[0], figures[3]]
         print(out)

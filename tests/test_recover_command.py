@@ -15,6 +15,7 @@ from napari_nucprune.checkpoint import bundled
 from napari_nucprune.checkpoint.format import load, save
 from napari_nucprune.cli import main
 from napari_nucprune.doors import BRANCHES, Pruning
+from napari_nucprune.pruning.recipe import RESELECT, Recipe
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Ranking, apply
 from napari_nucprune.samples import calibration_crops, synthetic
@@ -52,10 +53,10 @@ def pairs(tmp_path, rgb):
     return folder
 
 
-def by_hand(checkpoint, rgb):
+def by_hand(checkpoint, rgb, recipe=RESELECT):
     crops = tissue_crops(Source([rgb]), checkpoint.mpp)
     masks = Ranking(checkpoint).masks(PRUNING)
-    return Calibration(checkpoint, crops, "tissue.png").recover(PRUNING, masks)
+    return Calibration(checkpoint, crops, "tissue.png", recipe).recover(PRUNING, masks)
 
 
 def refusal(capsys):
@@ -95,7 +96,7 @@ def test_prune_saves_what_was_recovered_and_it_runs_as_stored(quick, image, rgb,
     assert main(["info", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line for line in lines if "4 crops of tissue.png" in line] == [
-        "recovered   on 4 crops of tissue.png, without labels"
+        "recovered   on 4 crops of tissue.png, weights reselected, without labels"
     ]
     assert next(json.loads(x[12:]) for x in lines if x.startswith("pruning")) == PRUNING.as_dict()
 
@@ -107,6 +108,21 @@ def test_prune_saves_what_was_recovered_and_it_runs_as_stored(quick, image, rgb,
     assert runs[0]["kept"] == runs[1]["kept"] == nonzero
     # What is stored says how it came about; what was not done now took no time.
     assert runs[1]["recovery"] == {k: v for k, v in runs[0]["recovery"].items() if k != "seconds"}
+
+
+def test_without_reselection_the_mask_is_the_strategys(quick, image, rgb, tmp_path, capsys):
+    file = tmp_path / "recovered.safetensors"
+    command = ["prune", bundled.DEFAULT, "-o", str(file), *CR, "--recover", str(image)]
+    assert main([*command, "--no-reselect"]) == 0
+    assert "reselected" not in capsys.readouterr().out
+    found, expected = load(file), by_hand(quick, rgb, Recipe())
+    assert found.pruning["recovery"]["select_stages"] == 0
+    for branch in BRANCHES:
+        for layer, mask in Ranking(quick).masks(PRUNING)[branch].items():
+            name = f"{layer}.weight"
+            np.testing.assert_array_equal(found.weights[branch][name] != 0, mask)
+            wanted = expected.weights[branch][name]
+            np.testing.assert_allclose(found.weights[branch][name], wanted, rtol=1e-3, atol=1e-4)
 
 
 def test_segment_runs_the_recovered_network(quick, image, rgb, tmp_path, capsys):
@@ -182,7 +198,7 @@ def test_the_bundled_tissue_needs_no_image(quick, tmp_path, capsys):
     found = load(file)
     assert found.pruning["recovery"]["origin"] == "the bundled tissue"
     masks = Ranking(quick).masks(PRUNING)
-    expected = Calibration(quick, calibration_crops()).recover(PRUNING, masks)
+    expected = Calibration(quick, calibration_crops(), recipe=RESELECT).recover(PRUNING, masks)
     for branch in BRANCHES:
         for name, array in expected.weights[branch].items():
             np.testing.assert_allclose(found.weights[branch][name], array, rtol=1e-3, atol=1e-4)

@@ -60,7 +60,7 @@ def test_packing_loses_nothing_and_holds_kept_values_alone(checkpoint, strategy,
     pruned = apply(make_checkpoint(QUICK, seed=6), pruning, masks)
     for branch in BRANCHES:
         packed = pack(pruned, branch, masks)
-        found = unpack(packed, masks[branch])
+        found = unpack(packed)
         assert list(found) == list(pruned.weights[branch])
         for name, array in pruned.weights[branch].items():
             assert found[name].dtype == np.float32
@@ -71,7 +71,8 @@ def test_packing_loses_nothing_and_holds_kept_values_alone(checkpoint, strategy,
             for name, array in pruned.weights[branch].items()
             if name.removesuffix(".weight") not in masks[branch]
         )
-        assert packed.nbytes == 4 * (kept + rest)
+        bits = sum(-(-mask.size // 8) for mask in masks[branch].values())
+        assert packed.nbytes == 4 * (kept + rest) + bits
 
 
 def test_packed_arrays_do_not_keep_others_alive(checkpoint):
@@ -86,7 +87,7 @@ def test_packed_arrays_do_not_keep_others_alive(checkpoint):
 
 def recoveries(checkpoint, limit=10**9, source=TISSUE):
     masks = Session(checkpoint).masks
-    return Recoveries(checkpoint, source, "slide", "scope", masks, limit), masks
+    return Recoveries(checkpoint, source, "slide", False, "scope", masks, limit), masks
 
 
 def test_memory_is_bounded_and_forgets_what_was_used_longest_ago(checkpoint, calls):
@@ -101,12 +102,12 @@ def test_memory_is_bounded_and_forgets_what_was_used_longest_ago(checkpoint, cal
     kept, _ = recoveries(checkpoint, limit=sizes[four] + sizes[eight])
     for pruning in (four, eight):
         kept.make(pruning, masks(pruning))
-    assert kept.find(four, masks(four)) is not None  # used: the other is older now
+    assert kept.find(four) is not None  # used: the other is older now
     found = kept.make(ten, masks(ten))
-    assert equal_weights(found, unbound.find(ten, masks(ten)))
+    assert equal_weights(found, unbound.find(ten))
     assert kept.nbytes <= kept.limit
-    assert kept.find(eight, masks(eight)) is None
-    assert kept.find(four, masks(four)) is not None
+    assert kept.find(eight) is None
+    assert kept.find(four) is not None
 
 
 def test_the_first_missing_one_is_made_until_memory_is_full(checkpoint, calls):

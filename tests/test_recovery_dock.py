@@ -236,6 +236,37 @@ def test_the_saved_checkpoint_is_what_runs(dock, quick, qtbot, tmp_path, monkeyp
     assert "recovery" not in load(tmp_path / "saved.safetensors").pruning
 
 
+def test_reselection_can_be_switched_off(dock, quick, qtbot):
+    pruning = dock.pruning
+    assert pruning.reselect.isChecked()
+    dock.viewer.add_image(RGB, name="tissue")
+    pruning.both.set_value(5)
+    settle(dock, qtbot)
+    assert shown(dock).metadata["nucprune"]["reselected"]
+    masks = Ranking(quick).masks(dock.asked())
+
+    def has_the_strategys_mask():
+        found, recovered = dock.session.pruned(dock.asked(), dock._job)
+        assert recovered
+        return all(
+            np.array_equal(found.weights[branch][f"{layer}.weight"] != 0, mask)
+            for branch in masks
+            for layer, mask in masks[branch].items()
+        )
+
+    assert not has_the_strategys_mask()
+    chosen = shown(dock).data.copy()
+    pruning.reselect.setChecked(False)
+    settle(dock, qtbot)
+    assert not shown(dock).metadata["nucprune"]["reselected"]
+    assert has_the_strategys_mask()
+    assert (shown(dock).data != chosen).any()
+    pruning.choose_recovery("off")
+    assert not pruning.reselect.isEnabled()
+    pruning.choose_recovery("bundled")
+    assert pruning.reselect.isEnabled()
+
+
 def test_nearest_stops_first():
     assert around(8, [1, 4, 8, 16, 32, 64]) == [8, 4, 16, 1, 32, 64]
     assert around(3, [1, 4, 8]) == [1, 4, 8]

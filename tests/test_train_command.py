@@ -99,3 +99,11 @@ def test_a_patient_that_is_not_there(folder, capsys):
     (folder / "config.toml").write_text(text)
     assert train(folder, "run") == 2
     assert "'x'" in capsys.readouterr().err
+
+
+def test_one_branch_needs_a_checkpoint_for_the_other(folder, capsys):
+    config = folder / "config.toml"
+    config.write_text('branches = ["semantic"]\n' + config.read_text())
+    assert train(folder, "one") == 2
+    assert "--from" in capsys.readouterr().err
+    assert not (folder / "one" / "state.pt").exists()

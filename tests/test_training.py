@@ -396,6 +396,21 @@ def test_starting_from_a_checkpoint(tmp_path):
     assert is_one_line(caught.value)
 
 
+def test_one_branch_alone(training, tmp_path):
+    checkpoint = make_checkpoint(TINY, seed=5)
+    fit = started(config_of(widths=TINY, branches=("distance",)), tmp_path)
+    fit.start_from(checkpoint)
+    fit.run(training)
+    weights = Checkpoint("y", fit.weights(), 0.25).weights
+    for name, before in checkpoint.weights["semantic"].items():
+        np.testing.assert_array_equal(weights["semantic"][name], before)
+    moved = [(weights["distance"][n] != a).any() for n, a in checkpoint.weights["distance"].items()]
+    assert all(moved)
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows[1].split(",")[2] == ""
+    assert float(rows[1].split(",")[3]) > 0
+
+
 # --- data and configuration ---------------------------------------------------------------------
 
 GOOD = """
@@ -506,6 +521,10 @@ BAD = {
     "threads-negative": ("steps = 10", "threads = -1"),
     "unit-negative": ("steps = 10", "distance_unit_um = -4"),
     "name-number": ("steps = 10", "name = 5"),
+    "branches-none": ("steps = 10", "branches = []"),
+    "branches-twice": ("steps = 10", 'branches = ["semantic", "semantic"]'),
+    "branches-unknown": ("steps = 10", 'branches = ["distanz"]'),
+    "branches-text": ("steps = 10", 'branches = "semantic"'),
 }
 
 

@@ -93,6 +93,12 @@ def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
         metavar="none|bundled|IMAGE|FOLDER",
         help="refit the kept weights without labels, on bundled tissue or on your own",
     )
+    group.add_argument(
+        "--reselect",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with --recover: choose anew which weights of a layer stay (default), or do not",
+    )
 
 
 def _running(sub: argparse.ArgumentParser) -> None:

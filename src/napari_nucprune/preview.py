@@ -53,6 +53,8 @@ class Job:
         Names the source's pixels: equal keys and boxes may be answered from memory.
     recovery
         Whether the kept weights are refitted to the dense network, and on what.
+    reselect
+        Whether a recovery also chooses anew which weights of a layer stay.
     """
 
     source: Source
@@ -61,11 +63,17 @@ class Job:
     key: Hashable
     largest: int = 8192
     recovery: Recovery = "off"
+    reselect: bool = False
 
     @property
     def image(self) -> Hashable:
         """Names the source's pixels and their size."""
         return self.key, self.source.mpp
+
+    @property
+    def scope(self) -> Hashable:
+        """Names the image and how networks are recovered on it."""
+        return self.image, self.recovery, self.reselect
 
 
 @dataclass(frozen=True)
@@ -205,7 +213,7 @@ class Session:
             return set()
         own = self.checkpoint.own_cr
         found, kept = {(own["semantic"], own["distance"])}, self._recoveries
-        if kept is not None and kept.scope == (job.image, job.recovery):
+        if kept is not None and kept.scope == job.scope:
             found |= kept.ready(job.pruning)
         return found
 
@@ -240,8 +248,8 @@ class Session:
         masks, kept = self.masks(pruning), self._recoveries
         if masks is None:
             return self.checkpoint, False
-        if job is not None and kept is not None and kept.scope == (job.image, job.recovery):
-            found = kept.find(pruning, masks)
+        if job is not None and kept is not None and kept.scope == job.scope:
+            found = kept.find(pruning)
             if found is not None:
                 return found, True
         return apply(self.checkpoint, pruning, masks), False
@@ -270,10 +278,9 @@ class Session:
         return self._field[1]
 
     def _recoveries_of(self, job: Job) -> Recoveries:
-        scope = (job.image, job.recovery)
-        if self._recoveries is None or self._recoveries.scope != scope:
+        if self._recoveries is None or self._recoveries.scope != job.scope:
             self._recoveries = Recoveries(
-                self.checkpoint, job.source, job.recovery, scope, self.masks
+                self.checkpoint, job.source, job.recovery, job.reselect, job.scope, self.masks
             )
         return self._recoveries
 
@@ -282,7 +289,7 @@ class Session:
     ) -> tuple[Checkpoint | None, str, float]:
         """Return the recovered network or why there is none, and the seconds it took."""
         recoveries = self._recoveries_of(job)
-        found = recoveries.find(job.pruning, masks)
+        found = recoveries.find(job.pruning)
         if found is not None:
             return found, "", 0.0
         begun = time.perf_counter()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Recovery = Literal["off", "slide", "bundled"]
 #: Branch, strategy, kept layers and CR.
 Name = tuple[Branch, str, tuple[str, ...] | None, float]
-#: Bytes of packed weights: all stops of the slider under both strategies take 41 MB.
+#: Bytes of packed weights: all stops of the slider under both strategies take 51 MB.
 LIMIT = 64_000_000
 
 
@@ -35,40 +35,50 @@ class Packed:
     Attributes
     ----------
     values
-        By tensor name, float32: of a masked layer the kept weights alone, flat and in the order
-        of its mask; of all else the whole array.
+        By tensor name, float32: of a masked layer the weights that are not zero, flat and in
+        their order; of all else the whole array.
+    places
+        By tensor name, of masked layers: the shape, and a bit a weight that says which are there
+        (`numpy.packbits`).
     about
         How they were recovered.
     """
 
     values: Mapping[str, NDArray[np.float32]]
+    places: Mapping[str, tuple[tuple[int, ...], NDArray[np.uint8]]]
     about: Mapping[str, Any]
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all values."""
-        return sum(array.nbytes for array in self.values.values())
+        """Bytes of all values and places."""
+        places = sum(bits.nbytes for _, bits in self.places.values())
+        return places + sum(array.nbytes for array in self.values.values())
 
 
 def pack(checkpoint: Checkpoint, branch: Branch, masks: Masks) -> Packed:
-    """Return what a recovered branch holds where its masks keep anything."""
-    values = {}
+    """Return a recovered branch; of the layers that ``masks`` name, what is not zero."""
+    values, places = {}, {}
     for name, array in checkpoint.weights[branch].items():
-        mask = _mask_of(name, masks[branch])
-        values[name] = np.array(array if mask is None else array[mask], np.float32)
-    return Packed(values, dict((checkpoint.pruning or {}).get("recovery", {})))
+        if _mask_of(name, masks[branch]) is None:
+            values[name] = np.array(array, np.float32)
+        else:
+            there = array != 0
+            values[name] = np.array(array[there], np.float32)
+            places[name] = (array.shape, np.packbits(there))
+    return Packed(values, places, dict((checkpoint.pruning or {}).get("recovery", {})))
 
 
-def unpack(packed: Packed, masks: Mapping[str, Mask]) -> dict[str, NDArray[np.float32]]:
-    """Return a branch's weights by tensor name, zero where the masks keep nothing."""
+def unpack(packed: Packed) -> dict[str, NDArray[np.float32]]:
+    """Return a branch's weights by tensor name."""
     weights = {}
     for name, values in packed.values.items():
-        mask = _mask_of(name, masks)
-        if mask is None:
+        if name not in packed.places:
             weights[name] = values
-        else:
-            weights[name] = np.zeros(mask.shape, np.float32)
-            weights[name][mask] = values
+            continue
+        shape, bits = packed.places[name]
+        flat = np.zeros(int(np.prod(shape)), np.float32)
+        flat[np.unpackbits(bits, count=len(flat)).view(bool)] = values
+        weights[name] = flat.reshape(shape)
     return weights
 
 
@@ -91,8 +101,10 @@ class Recoveries:
         Where crops of tissue come from.
     mode
         ``"slide"`` or ``"bundled"``.
+    reselect
+        Whether a layer's weights are chosen anew by its responses, or are the strategy's.
     scope
-        Names the image and the mode.
+        Names the image, the mode and ``reselect``.
     masks
         As `Session.masks`.
     limit
@@ -104,12 +116,14 @@ class Recoveries:
         checkpoint: Checkpoint,
         source: Source,
         mode: Recovery,
+        reselect: bool,
         scope: Hashable,
         masks: Callable[[Pruning], Masks | None],
         limit: int = LIMIT,
     ) -> None:
         self.checkpoint = checkpoint
         self.mode = mode
+        self.reselect = reselect
         self.scope = scope
         self.limit = limit
         self._source = source
@@ -137,7 +151,7 @@ class Recoveries:
         )  # fmt: skip
         return {(s, d) for s in semantic for d in distance}
 
-    def find(self, pruning: Pruning, masks: Masks) -> Checkpoint | None:
+    def find(self, pruning: Pruning) -> Checkpoint | None:
         """Return a recovered network from memory; None where it has not been recovered."""
         if not self._touched(pruning):
             return None
@@ -146,7 +160,7 @@ class Recoveries:
         parent = self.checkpoint.parent_sha256 or self.checkpoint.sha256
         return replace(
             self.checkpoint,
-            weights={branch: unpack(packed[branch], masks[branch]) for branch in BRANCHES},
+            weights={branch: unpack(packed[branch]) for branch in BRANCHES},
             pruning={**pruning.as_dict(), "recovery": dict(packed["semantic"].about)},
             parent_sha256=parent,
         )
@@ -179,7 +193,7 @@ class Recoveries:
             for branch in BRANCHES:
                 # What has been shown stays as it was shown.
                 self._packed.setdefault(_name(pruning, branch), pack(recovered, branch, masks))
-        found = self.find(pruning, masks)
+        found = self.find(pruning)
         assert found is not None
         self._forget_oldest()
         return found
@@ -223,6 +237,7 @@ class Recoveries:
     ) -> Checkpoint:
         if self._calibration is None:
             # Here and not above: both load torch, and opening the dock must not.
+            from .pruning.recipe import RESELECT, Recipe
             from .pruning.recovery import Calibration
             from .samples import BUNDLED_TISSUE, calibration_crops
             from .slides.crops import tissue_crops
@@ -237,6 +252,7 @@ class Recoveries:
                     self.checkpoint,
                     crops,
                     self._source.name if own else BUNDLED_TISSUE,
+                    RESELECT if self.reselect else Recipe(),
                     progress=progress,
                     should_stop=should_stop,
                 )
@@ -248,12 +264,12 @@ class Recoveries:
     def _bytes(self, masks: Masks) -> int:
         """Return what `pack` would take for both branches."""
         sizes = (
-            array.size if mask is None else np.count_nonzero(mask)
+            4 * array.size if mask is None else 4 * np.count_nonzero(mask) + -(-mask.size // 8)
             for branch in BRANCHES
             for name, array in self.checkpoint.weights[branch].items()
             for mask in (_mask_of(name, masks[branch]),)
         )
-        return 4 * int(sum(sizes))
+        return int(sum(sizes))
 
     def _touched(self, pruning: Pruning) -> bool:
         """Whether a pruning is ready; if so it counts as used just now."""

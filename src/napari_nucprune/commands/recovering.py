@@ -36,11 +36,13 @@ def recovered(
     InputError
         Where the path is missing, cannot be read or holds no tissue.
     """
+    from ..pruning.recipe import RESELECT, Recipe
     from ..pruning.recovery import Calibration
 
     # On the CPU whatever the runtime's device: the same crops give the same weights.
     crops, name = _crops(options, checkpoint.mpp)
-    calibration = Calibration(checkpoint, crops, name, progress=show_progress)
+    recipe = RESELECT if options.reselect else Recipe()
+    calibration = Calibration(checkpoint, crops, name, recipe, progress=show_progress)
     found = calibration.recover(pruning, masks, show_progress)
     show_progress("Recovered", 1, 1)
     return found
@@ -49,7 +51,8 @@ def recovered(
 def described(recovery: dict[str, Any]) -> str:
     """Return a recovery's metadata in words, e.g. ``16 crops of slide.svs``."""
     crops = f"{recovery['crops']} crops" if recovery.get("crops") else "crops"
-    return f"{crops} of {recovery.get('origin') or 'tissue that is not named'}"
+    chosen = ", weights reselected" if recovery.get("select_stages") else ""
+    return f"{crops} of {recovery.get('origin') or 'tissue that is not named'}{chosen}"
 
 
 def _crops(options: argparse.Namespace, mpp: float) -> tuple[NDArray[np.uint8], str]:

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..doors import BRANCHES
+from ..errors import InputError
 from .common import say, show_progress
 
 
@@ -27,6 +29,11 @@ def train(options: argparse.Namespace) -> None:
         raise cannot_write(folder, error) from error
     fit = Fit(config, folder, device)
     start = open_checkpoint(options.start) if options.start else None
+    if start is None and len(config.branches) < len(BRANCHES):
+        raise InputError(
+            f"{options.config} trains the {config.branches[0]} branch alone; name the checkpoint "
+            "that gives the other one with --from."
+        )
     if start is not None and not fit.state_file.exists():
         fit.start_from(start)
     fit.resume()

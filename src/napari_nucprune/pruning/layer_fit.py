@@ -7,8 +7,14 @@ from torch import Tensor
 
 from ..doors import ShouldStop
 from .recipe import Recipe
-from .refit import moments, refit, with_responses
+from .refit import Refit, moments, with_responses
 from .responses import Conv, rows_of
+from .selection import select
+from .solver import CG_STEPS
+
+#: Conjugate-gradient steps where a refit starts near the solution: after a choice of weights, and
+#: to what ReLU lets through.
+FEW_CG_STEPS = 4
 
 
 def fit(
@@ -19,13 +25,14 @@ def fit(
     recipe: Recipe,
     rectified: bool,
     should_stop: ShouldStop,
+    available: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return a layer's refitted rows and bias.
 
     Parameters
     ----------
     module
-        The layer, with the old weights.
+        The layer, with the dense weights.
     seen
         (n, F) float32, its inputs in the pruned network, as of `features`; centred in place.
     wanted
@@ -36,26 +43,22 @@ def fit(
         Ridge and number of steps.
     rectified
         Whether a ReLU follows.
+    available
+        (R, F) bool: among these as many as ``support`` keeps are chosen anew, by the responses.
+        None keeps the support.
 
     Returns
     -------
     rows, bias
-        (R, F) float32, zero outside the support, and (O,). No channel's error on the samples,
-        after the ReLU where one follows, is above that of its old weights.
+        (R, F) float32, zero outside the support, and (O,). The error on the samples, after the
+        ReLU where one follows, is not above that of the dense weights on ``support``: a channel
+        for each where the support is kept, else the layer's.
     """
     assert module.bias is not None
-    old = rows_of(module.weight, module) * support
+    dense = rows_of(module.weight, module)
     about = moments(seen, wanted)
-    rows = refit(old, old, support, about, recipe.ridge, should_stop)
-    for _ in range(recipe.relu_steps if rectified else 0):
-        # Where the dense channel is below zero, ReLU hides how far: there anything below zero is
-        # as good. The target that asks for no more than that majorises the error after ReLU.
-        said = seen @ rows.T + about.response_mean
-        about = with_responses(about, seen, wanted.where(wanted > 0, said.clamp_max(0)))
-        rows = refit(old, rows, support, about, recipe.ridge, should_stop)
     # The four outputs of a transposed convolution's channel share a bias.
-    taps = len(rows) // len(module.bias)
-    bias = (about.response_mean - rows @ about.feature_mean).reshape(-1, taps).mean(1)
+    taps = len(dense) // len(module.bias)
 
     def error(rows: Tensor, bias: Tensor) -> Tensor:
         constant = rows @ about.feature_mean + bias.repeat_interleave(taps)
@@ -64,7 +67,34 @@ def fit(
             off = off.where(wanted > 0, (off + wanted).clamp_min(0))
         return off.square().mean(0).reshape(-1, taps).sum(1)
 
-    # A channel that got no better (a shared bias or rounding may cost more) stays as it was.
-    better = error(rows, bias) <= error(old, module.bias)
-    wide = better.repeat_interleave(taps)[:, None]
-    return rows.where(wide, old), bias.where(better, module.bias)
+    def on(support: Tensor, begin: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+        now = about
+        old = dense * support
+        refit = Refit(old, support, about, recipe.ridge)
+        rows = refit.to(now, begin, steps, should_stop)
+        for _ in range(recipe.relu_steps if rectified else 0):
+            # Where the dense channel is below zero, ReLU hides how far: there anything below zero
+            # is as good. The target that asks for no more than that majorises the error after
+            # ReLU.
+            said = torch.addmm(now.response_mean, seen, rows.T)
+            now = with_responses(now, seen, wanted.where(wanted > 0, said.clamp_max(0)))
+            rows = refit.to(now, rows, FEW_CG_STEPS, should_stop)
+        bias = (now.response_mean - rows @ now.feature_mean).reshape(-1, taps).mean(1)
+        # A channel that got no better (a shared bias or rounding may cost more) stays as it was.
+        assert module.bias is not None
+        before, after = error(old, module.bias), error(rows, bias)
+        better = after <= before
+        wide = better.repeat_interleave(taps)[:, None]
+        rows = rows.where(wide, old)
+        return rows, bias.where(better, module.bias), torch.minimum(before, after)
+
+    if available is None:
+        return on(support, dense * support, CG_STEPS)[:2]
+    count = int(support.sum())
+    chosen, begin = select(
+        dense, about, count, available, recipe.ridge, recipe.select_stages, should_stop
+    )
+    rows, bias, left = on(chosen, begin, FEW_CG_STEPS)
+    if not bool(left.sum() <= error(dense * support, module.bias).sum()):
+        return on(support, dense * support, CG_STEPS)[:2]
+    return rows, bias

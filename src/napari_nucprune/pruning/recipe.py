@@ -18,6 +18,9 @@ class Recipe:
         Pull towards the old weights, as part of the mean of the Gram diagonal.
     relu_steps
         Further refits of layers before a ReLU, to what it lets through.
+    select_stages
+        Steps in which a layer's weights are chosen anew by its responses, as many as the strategy
+        keeps there; 0 keeps the strategy's own.
     seed
         Of the places.
     """
@@ -26,4 +29,9 @@ class Recipe:
     samples_a_weight: float = 9.0
     ridge: float = 1e-2
     relu_steps: int = 2
+    select_stages: int = 0
     seed: int = 0
+
+
+#: A layer's weights chosen anew. A second step to what ReLU lets through adds little then.
+RESELECT = Recipe(select_stages=3, relu_steps=1)

@@ -154,7 +154,7 @@ class Calibration:
         from . import responses
         from .layer_fit import fit
 
-        net = build(pruned.weights[branch]).to(self.device)
+        net = build(self.checkpoint.weights[branch]).to(self.device)
         total = len(responses.convolutions(net))
         done = 0
 
@@ -164,13 +164,12 @@ class Calibration:
             progress(f"Recovering the {branch} branch", done, total)
             done += 1
             mask = masks[branch].get(name)
-            support = responses.rows_of(
-                # What a stored pruned network lacks stays gone.
-                (module.weight != 0) | (self.checkpoint.pruning is None)
-                if mask is None
-                else torch.from_numpy(mask).to(x.device),
-                module,
-            )
+            # What a stored pruned network lacks stays gone.
+            there = (module.weight != 0) | (self.checkpoint.pruning is None)
+            available = responses.rows_of(there, module)
+            support = available
+            if mask is not None:
+                support = responses.rows_of(torch.from_numpy(mask).to(x.device), module)
             where, wanted = self._places[branch][name], self._dense[branch][name]
             step = self._stride(name, len(where), support)
             seen = responses.features(x, module, where[::step].to(x.device))
@@ -182,6 +181,7 @@ class Calibration:
                 self.recipe,
                 responses.rectified(name),
                 should_stop,
+                available if self.recipe.select_stages and mask is not None else None,
             )
             module.weight.copy_(responses.weight_of(rows, module))
             assert module.bias is not None

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..doors import BRANCHES, Branch
 from ..errors import InputError
 
 
@@ -55,6 +56,8 @@ class Config:
         Range of the random zoom, strength of the colour jitter.
     save_every
         Steps between two states on disk.
+    branches
+        Those to train; another one stays as in the checkpoint started from.
     data
         The mixture.
     """
@@ -74,6 +77,7 @@ class Config:
     scale: tuple[float, float] = (0.8, 1.25)
     colour: float = 1.0
     save_every: int = 50
+    branches: tuple[Branch, ...] = BRANCHES
 
 
 def load_config(path: str | Path, seed: int | None = None) -> Config:
@@ -105,7 +109,7 @@ def load_config(path: str | Path, seed: int | None = None) -> Config:
     known = {f.name for f in fields(Config)} - {"data"}
     if unknown := sorted(set(raw) - known):
         raise InputError(f"{path} has an unknown key {unknown[0]!r}; known are {sorted(known)}.")
-    for key in ("widths", "scale"):
+    for key in ("widths", "scale", "branches"):
         if isinstance(raw.get(key), list):
             raw[key] = tuple(raw[key])
     if seed is not None:
@@ -125,6 +129,10 @@ def _number(value: object, low: float, high: float = math.inf) -> bool:
 
 def _whole(value: object, low: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= low
+
+
+def _some_branches(value: object) -> bool:
+    return value in (BRANCHES, BRANCHES[::-1], BRANCHES[:1], BRANCHES[1:])
 
 
 def _check(config: Config, path: Path) -> None:
@@ -150,6 +158,7 @@ def _check(config: Config, path: Path) -> None:
         (pair and scale[0] <= scale[1], "scale", "two numbers above 0, the smaller first"),
         (_number(config.colour, 0), "colour", "a number of at least 0"),
         (_whole(config.save_every, 1), "save_every", "a whole number of at least 1"),
+        (_some_branches(config.branches), "branches", f"one or both of {list(BRANCHES)}"),
     ):
         if not ok:
             raise InputError(f"{path}: {key} is {getattr(config, key)!r}; expected {wanted}.")

@@ -206,7 +206,7 @@ class Fit:
         torch.manual_seed(self.config.seed * 1_000_003 + self.step)
         rgb, targets = (t.to(self.device) for t in batch_of(self.config, training, self.step))
         rgb = rgb.contiguous(memory_format=torch.channels_last)
-        for branch in BRANCHES:
+        for branch in self.config.branches:
             net, optimiser = self.nets[branch], self.optimisers[branch]
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(self.config, self.step)
@@ -245,17 +245,15 @@ class Fit:
                 self.save()
                 raise Cancelled(f"Stopped at step {self.step}; the same command goes on from here.")
             self.train_step(training)
-            for branch in BRANCHES:
+            for branch in self.config.branches:
                 mean[branch] += self.losses[branch] / self.config.save_every
             if self.step % self.config.save_every == 0 or self.step == self.config.steps:
                 self.save()
                 self._log(mean)
                 left = (time.monotonic() - started) / (self.step - first)
                 left *= (self.config.steps - self.step) / 60
-                text = (
-                    f"semantic {mean['semantic']:.4f}, distance {mean['distance']:.4f}, "
-                    f"{left:.0f} min left"
-                )
+                parts = [f"{branch} {mean[branch]:.4f}" for branch in self.config.branches]
+                text = ", ".join([*parts, f"{left:.0f} min left"])
                 progress(text, self.step, self.config.steps)
                 mean = dict.fromkeys(BRANCHES, 0.0)
         for net in self.nets.values():
@@ -278,7 +276,9 @@ class Fit:
             if new:
                 file.write("step,lr,semantic_loss,distance_loss\n")
             rate = learning_rate(self.config, self.step - 1)
-            file.write(f"{self.step},{rate:.3g},{mean['semantic']:.5f},{mean['distance']:.5f}\n")
+            trained = self.config.branches
+            losses = (f"{mean[b]:.5f}" if b in trained else "" for b in BRANCHES)
+            file.write(f"{self.step},{rate:.3g},{','.join(losses)}\n")
 
 
 def _identity(config: Config) -> str:

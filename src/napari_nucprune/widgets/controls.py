@@ -74,11 +74,11 @@ class Controls(QWidget):
 
     def job(self) -> tuple[Job, Image, str]:
         """Return what the controls say is to be run; see `Images.job`."""
-        return self.images.job(self.asked(), self.pruning.recovery.currentData())
+        return self.images.job(self.asked(), *self.pruning.repair())
 
     def whole_job(self) -> Job:
         """Return the same for the whole image, wherever the view is."""
-        return self.images.whole_job(self.asked(), self.pruning.recovery.currentData())
+        return self.images.whole_job(self.asked(), *self.pruning.repair())
 
     def show_session(self, session: Session, origin: str) -> None:
         """Show a checkpoint: where it is from, one line about it, and the CRs that can be had."""

@@ -69,7 +69,8 @@ class NucpruneDock(Controls):
         choice.activated.connect(lambda _: self._open_checkpoint(choice.currentData()))
         self._button(self.checkpoint.open, self._ask_checkpoint)
         pruning.strategy.currentTextChanged.connect(self._pruning_changed)
-        pruning.recovery.currentIndexChanged.connect(self._pruning_changed)
+        pruning.recovery.currentIndexChanged.connect(self._recovery_changed)
+        pruning.reselect.toggled.connect(self._pruning_changed)
         pruning.link.toggled.connect(pruning.show_linked)
         pruning.link.toggled.connect(self._pruning_changed)
         for slider in pruning.sliders:
@@ -137,6 +138,10 @@ class NucpruneDock(Controls):
             self._readout.start(30)
         self.preparing.show_ready(self.session)
         self._changed()
+
+    def _recovery_changed(self, _: Any = None) -> None:
+        self.pruning.reselect.setEnabled(self.pruning.recovery.currentData() != "off")
+        self._pruning_changed()
 
     def _camera_moved(self, event: Any = None) -> None:
         if self.control.live.isChecked() and self.image.area.currentText() == "visible area":
@@ -277,7 +282,8 @@ class NucpruneDock(Controls):
     def _save_checkpoint(self) -> str | None:
         if self.session is None:
             return "There is no checkpoint to save; choose one with Open…."
-        job = self._job and replace(self._job, recovery=self.pruning.recovery.currentData())
+        recovery, reselect = self.pruning.repair()
+        job = self._job and replace(self._job, recovery=recovery, reselect=reselect)
         return saving.checkpoint(self, self.session, self.asked(), job)
 
     def closeEvent(self, event: QEvent) -> None:

@@ -79,7 +79,9 @@ class Images(QObject):
         """Return what names the chosen image's pixels now."""
         return self._versions.get(self.layer)
 
-    def whole_job(self, pruning: Pruning, recovery: Recovery = "off") -> Job:
+    def whole_job(
+        self, pruning: Pruning, recovery: Recovery = "off", reselect: bool = False
+    ) -> Job:
         """Return a job on the whole chosen image.
 
         Raises
@@ -87,9 +89,11 @@ class Images(QObject):
         InputError
             As `source` does.
         """
-        return Job(self.source(), None, pruning, self.key(), recovery=recovery)
+        return Job(self.source(), None, pruning, self.key(), recovery=recovery, reselect=reselect)
 
-    def job(self, pruning: Pruning, recovery: Recovery = "off") -> tuple[Job, Image, str]:
+    def job(
+        self, pruning: Pruning, recovery: Recovery = "off", reselect: bool = False
+    ) -> tuple[Job, Image, str]:
         """Return what is to be run, on which layer, and what to tell about it.
 
         Raises
@@ -97,7 +101,7 @@ class Images(QObject):
         InputError
             Where there is no image that can be run, or no part of it was chosen.
         """
-        whole, layer = self.whole_job(pruning, recovery), self.layer
+        whole, layer = self.whole_job(pruning, recovery, reselect), self.layer
         assert layer is not None
         area, box, note = self.section.area.currentText(), None, ""
         if area == "visible area":

@@ -197,6 +197,7 @@ def show_preview(viewer: Any, image: Layer, job: Job, preview: Preview, sha256: 
         "cr_semantic": preview.pruning.cr_semantic,
         "cr_distance": preview.pruning.cr_distance,
         "recovery": job.recovery if preview.recovered else "off",
+        "reselected": job.reselect and preview.recovered,
         "box": job.box,
         "mpp": preview.maps.mpp,
         "mpp_assumed": preview.mpp_assumed,

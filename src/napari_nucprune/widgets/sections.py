@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..recovered import Recovery
 from .cr_slider import CRSlider
 
 #: Data, text and tooltip.
@@ -38,6 +39,10 @@ RECOVERIES = (
         "The same on a picture of other tissue that comes with the plugin, so that the image "
         "needs to hold none.",
     ),
+)
+RESELECT = (
+    "Recovery also chooses anew, by the dense network's responses, which weights of a layer stay: "
+    "as many as the strategy keeps there. Off: those that the strategy keeps are refitted."
 )
 AREAS = ("visible area", "rectangle", "whole image")
 
@@ -133,7 +138,10 @@ class PruningSection(Section):
             self._explain_recovery(data, explanation)
         self.recovery.setToolTip("Repair of what pruning breaks, before the network runs")
         self.choose_recovery("slide")
-        self.row(QLabel("Recovery"), (self.recovery, 1))
+        self.reselect = QCheckBox("reselect")
+        self.reselect.setChecked(True)
+        self.reselect.setToolTip(RESELECT)
+        self.row(QLabel("Recovery"), (self.recovery, 1), self.reselect)
         self.both = CRSlider("both branches")
         self.semantic = CRSlider("semantic branch")
         self.distance = CRSlider("distance branch")
@@ -143,6 +151,10 @@ class PruningSection(Section):
         for label in (self.kept, self.compute, self.time):
             self.body.addWidget(label)
         self.show_linked(True)
+
+    def repair(self) -> tuple[Recovery, bool]:
+        """Return the recovery, and whether weights are chosen anew."""
+        return self.recovery.currentData(), self.reselect.isChecked()
 
     def choose_recovery(self, mode: str) -> None:
         """Choose a recovery: off, slide or bundled."""

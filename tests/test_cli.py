@@ -177,11 +177,18 @@ def test_evaluate_pairs(tmp_path, capsys):
     result = tmp_path / "scores" / "r.json"
     command = ["evaluate", str(tmp_path), "--layout", "pairs", "--json", str(result)]
     assert main([*command, "--cr", "2"]) == 0
-    assert "assumed" in capsys.readouterr().err
+    printed, said = capsys.readouterr()
+    assert "assumed" in said
     scores = json.loads(result.read_text())
-    keys = "dice semantic_dice iou aji aji_plus dq sq pq f1 distance_mse distance_r truth found"
+    keys = "dice semantic_dice iou aji aji_plus dq sq pq f1 truth found"
+    keys += " distance_mse distance_r distance_r2"
     for row in (scores["mean"], scores["pooled"], *scores["images"]):
         assert set(keys.split()) == set(row) - {"name"}
+        assert not [key for key, value in row.items() if value is None]
+    lines = {line[:18].strip(): line[18:].split() for line in printed.splitlines()[2:]}
+    assert lines["AJI+"] == [f"{scores[k]['aji_plus']:.4g}" for k in ("mean", "pooled")]
+    assert len(lines) == len(keys.split())
+    assert max(map(len, printed.splitlines())) < 80
     assert [row["name"] for row in scores["images"]] == ["a", "b"]
     assert all(row["truth"] == 2 for row in scores["images"])
     assert scores["run"]["cr"] == pytest.approx(2, rel=1e-3)

@@ -7,7 +7,7 @@ from hypothesis.extra import numpy as hnp
 from napari_nucprune.compare.metrics import Counts, counts, mean_scores, pooled, score
 from napari_nucprune.errors import InputError
 
-RATIOS = ("dice", "iou", "aji", "dq", "sq", "pq")
+RATIOS = ("dice", "iou", "aji", "dq", "sq", "pq", "aji_plus", "f1")
 
 
 def random_pair(seed, size=48, n=14):
@@ -102,14 +102,14 @@ def test_an_iou_of_exactly_a_half_is_no_match():
 def test_both_empty_is_one(shape):
     empty = np.zeros(shape, np.int32)
     s = score(empty, empty, semantic=np.zeros(shape, np.float32))
-    assert [getattr(s, k) for k in (*RATIOS, "semantic_dice")] == [1] * 7
+    assert [getattr(s, k) for k in (*RATIOS, "semantic_dice")] == [1] * 9
     assert (s.truth, s.found) == (0, 0)
 
 
 def test_one_side_empty_is_zero():
     empty, one = np.zeros((3, 3), int), np.eye(3, dtype=int)
     for pair in ((empty, one), (one, empty)):
-        assert [getattr(score(*pair), k) for k in RATIOS] == [0] * 6
+        assert [getattr(score(*pair), k) for k in RATIOS] == [0] * 8
     assert score(empty, one, semantic=np.zeros((3, 3))).semantic_dice == 0
     assert score(empty, empty, semantic=np.ones((3, 3))).semantic_dice == 0
 
@@ -127,7 +127,7 @@ quick = settings(max_examples=100, deadline=None)
 @given(maps)
 def test_a_map_agrees_with_itself(x):
     s = score(x, x, semantic=(x > 0).astype(np.float32))
-    assert [getattr(s, k) for k in (*RATIOS, "semantic_dice")] == [1] * 7
+    assert [getattr(s, k) for k in (*RATIOS, "semantic_dice")] == [1] * 9
     assert s.truth == s.found == len(set(x.ravel().tolist()) - {0})
 
 
@@ -195,7 +195,8 @@ def test_mean_of_scores():
     assert list(means) == list(first.as_dict())
     assert means["iou"] == pytest.approx(0.75)
     assert means["semantic_dice"] == 1
-    assert means["aji_plus"] is None
+    assert means["aji_plus"] == 0.75
+    assert means["distance_r2"] is None
     assert means["truth"] == 1
     assert set(mean_scores([]).values()) == {None}
 

@@ -198,9 +198,10 @@ class Scores:
     semantic_dice
         Of the thresholded semantic map and ``reference > 0``.
     aji, aji_plus, dq, sq, pq, f1
-        Instance scores in [0, 1] (`compare.metrics` gives the definitions).
-    distance_mse, distance_r
-        Of the distance map against the reference's own.
+        Instance scores in [0, 1] (`compare.metrics.score` gives the definitions).
+    distance_mse, distance_r, distance_r2
+        Of the distance map against the reference's own: mean squared error in its unit squared,
+        Pearson's r, and 1 - MSE / Var(reference).
     truth, found
         Number of nuclei.
     """
@@ -218,10 +219,12 @@ class Scores:
     f1: float | None = None
     distance_mse: float | None = None
     distance_r: float | None = None
+    distance_r2: float | None = None
 
     def as_dict(self) -> dict[str, float | int | None]:
         """Plain values for JSON, in the order of ``evaluate``'s file."""
         order = (
-            "dice semantic_dice iou aji aji_plus dq sq pq f1 distance_mse distance_r truth found"
+            "dice semantic_dice iou aji aji_plus dq sq pq f1 distance_mse distance_r distance_r2 "
+            "truth found"
         )
         return {key: getattr(self, key) for key in order.split()}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .checkpoint.architecture import HEAD
 from .checkpoint.format import Checkpoint
-from .compare.metrics import score
+from .compare.metrics import RADIUS_UM, score
 from .doors import (
     Branch,
     Maps,
@@ -269,7 +269,10 @@ class Session:
         if self._dense is None or self._dense[0] != (job.image, job.box):
             return None
         dense = self._dense[1]
-        return Against(dense, score(preview.nuclei.labels, dense.nuclei.labels))
+        scores = score(
+            preview.nuclei.labels, dense.nuclei.labels, radius=RADIUS_UM / preview.maps.mpp
+        )
+        return Against(dense, scores)
 
     def _taken(self, job: Job) -> Taken:
         key = (job.image, job.box, job.largest)

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from .common import about_run, open_asked, open_runtime, prepare, say, show_progress
 from .recovering import described
+
+#: The table's rows, in the order of the branches and then the nuclei.
+NAMES = {
+    "semantic_dice": "semantic Dice",
+    "distance_mse": "distance MSE",
+    "distance_r": "distance r",
+    "distance_r2": "distance R2",
+    "dice": "Dice of nuclei",
+    "iou": "IoU of nuclei",
+    "aji": "AJI",
+    "aji_plus": "AJI+",
+    "pq": "PQ",
+    "dq": "DQ",
+    "sq": "SQ",
+    "f1": "detection F1",
+    "truth": "nuclei, reference",
+    "found": "nuclei, found",
+}
 
 
 def evaluate(options: argparse.Namespace) -> None:
@@ -39,12 +58,20 @@ def evaluate(options: argparse.Namespace) -> None:
         with staged(target.parent) as scratch:
             write_json(scratch / target.name, result)
     how = f", recovered on {described(network.recovery)}" if network.recovery else ""
-    keys = ("semantic_dice", "dice", "aji", "dq", "sq", "pq", "truth", "found")
     print(f"{len(result['images'])} images of {options.layout}, {network.pruning.label}{how}")
-    print(" " * 8 + "".join(f"{key:>14}" for key in keys))
-    for name in ("mean", "pooled"):
-        row = "".join(
-            f"{'':>14}" if result[name][key] is None else f"{result[name][key]:>14.4g}"
-            for key in keys
-        )
-        print(f"{name:8}{row}")
+    print(table(result["mean"], result["pooled"]))
+
+
+def table(mean: Mapping[str, float | None], pooled: Mapping[str, float | None]) -> str:
+    """Return the scores as lines of text.
+
+    Parameters
+    ----------
+    mean, pooled
+        By the keys of `Scores.as_dict`.
+    """
+    lines = [f"{'':18}{'mean of images':>16}{'all as one':>14}"]
+    for key, name in NAMES.items():
+        values = ("-" if x is None else f"{x:.4g}" for x in (mean[key], pooled[key]))
+        lines.append("{:18}{:>16}{:>14}".format(name, *values))
+    return "\n".join(lines)

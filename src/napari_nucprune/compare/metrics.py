@@ -8,7 +8,6 @@ is `mean_scores` of these, and the pooled ones (torchmetrics) are `pooled` of th
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -16,81 +15,14 @@ from numpy.typing import NDArray
 
 from ..doors import Scores
 from ..errors import InputError
+from .counts import Counts
+from .moments import Moments, moments
+from .overlap import Overlap, overlap
+from .pairing import best_pairing, detected
 
-
-@dataclass(frozen=True)
-class Counts:
-    """Sums from which scores follow; ``a + b`` pools two images, ``Counts()`` is the zero.
-
-    Attributes
-    ----------
-    tp, fp, fn
-        Matched pairs (IoU > 0.5), found nuclei and reference nuclei without a match.
-    sum_iou
-        Sum of the matched pairs' IoU.
-    aji_intersection, aji_union
-        AJI's two sums, in pixels.
-    intersection, found_area, truth_area
-        Pixels of ``labels > 0``: on both sides, on either.
-    semantic_intersection, semantic_area, semantic_truth_area
-        The same of the thresholded semantic map, over images that had one.
-    images, semantic_images
-        Images summed, and how many of them had a semantic map.
-    """
-
-    tp: int = 0
-    fp: int = 0
-    fn: int = 0
-    sum_iou: float = 0.0
-    aji_intersection: int = 0
-    aji_union: int = 0
-    intersection: int = 0
-    found_area: int = 0
-    truth_area: int = 0
-    semantic_intersection: int = 0
-    semantic_area: int = 0
-    semantic_truth_area: int = 0
-    images: int = 0
-    semantic_images: int = 0
-
-    def __add__(self, other: Counts) -> Counts:
-        if not isinstance(other, Counts):
-            return NotImplemented
-        return Counts(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
-
-    def __radd__(self, other: int) -> Counts:
-        # `sum` starts with 0.
-        return self if other == 0 else NotImplemented
-
-    def scores(self) -> Scores:
-        """Return the scores of the summed images.
-
-        Returns
-        -------
-        Scores
-            All in [0, 1]; both sides empty gives 1, one side empty 0. ``semantic_dice`` is None
-            unless every image had a semantic map. See `score` for the definitions.
-        """
-        pairs = 2 * self.tp + self.fp + self.fn
-        dq = _ratio(2 * self.tp, pairs)
-        sq = _ratio(self.sum_iou, self.tp) if self.tp or not pairs else 0.0
-        semantic_dice = None
-        if self.semantic_images and self.semantic_images == self.images:
-            semantic_dice = _ratio(
-                2 * self.semantic_intersection, self.semantic_area + self.semantic_truth_area
-            )
-        both = self.found_area + self.truth_area
-        return Scores(
-            dice=_ratio(2 * self.intersection, both),
-            iou=_ratio(self.intersection, both - self.intersection),
-            aji=_ratio(self.aji_intersection, self.aji_union),
-            dq=dq,
-            sq=sq,
-            pq=dq * sq,
-            truth=self.tp + self.fn,
-            found=self.tp + self.fp,
-            semantic_dice=semantic_dice,
-        )
+#: Radius within which a centroid is a detection: 3 um, hover_net's 12 px at 40x (0.25 um/px).
+RADIUS_UM = 3.0
+RADIUS_PX = 12.0
 
 
 def score(
@@ -99,6 +31,8 @@ def score(
     *,
     semantic: NDArray[np.floating] | None = None,
     threshold: float = 0.5,
+    distance: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
+    radius: float = RADIUS_PX,
 ) -> Scores:
     """Score the nuclei found in one image against the reference.
 
@@ -110,16 +44,23 @@ def score(
         (H, W) floating in [0, 1], the semantic map; without it ``semantic_dice`` is None.
     threshold
         Semantic probability from which a pixel is nucleus.
+    distance
+        The distance map and its reference, (H, W) floating in the same unit; without them
+        ``distance_mse``, ``distance_r`` and ``distance_r2`` are None.
+    radius
+        In pixels, for ``f1``: ``RADIUS_UM`` / (um a pixel); the default is that at 0.25.
 
     Returns
     -------
     Scores
-        ``aji_plus``, ``f1``, ``distance_mse`` and ``distance_r`` are None.
+        All in [0, 1], but for ``distance_mse`` (>= 0), ``distance_r`` (-1..1) and
+        ``distance_r2`` (at most 1, and below 0 where the reference's mean would be nearer).
 
     Raises
     ------
     InputError
-        Where the shapes differ, a map is not integer, an id is negative, or `semantic` holds NaN.
+        Where the shapes differ, a map is not integer, an id is negative, a map holds NaN, or the
+        radius is negative.
 
     Notes
     -----
@@ -133,13 +74,34 @@ def score(
     intersection / (union + 1e-6) and equal ones go to the lowest found id: only such ties depend
     on the numbering.
 
+    AJI+ (Graham et al. 2019, Medical Image Analysis 58; ``get_fast_aji_plus`` of
+    vqdang/hover_net): the same with the one-to-one pairing of the largest sum of IoUs. Where
+    several pairings have that sum, which one is taken is not defined, there and here.
+
     PQ (Kirillov et al. 2019, CVPR): a pair matches where IoU > 0.5, strictly, which makes matches
     unique. DQ = TP / (TP + FP / 2 + FN / 2), SQ = mean IoU of the matches, PQ = DQ * SQ. SQ is 0
-    without matches. (hover_net adds 1e-6 to SQ's divisor; this and torchmetrics do not.)
+    without matches. (hover_net adds 1e-6 to SQ's divisor; this and torchmetrics do not.) DQ is
+    also what stardist calls f1 at an IoU of 0.5 (there >= 0.5).
 
-    Both sides empty is 1 in every score, one side empty is 0.
+    F1 of detection (``f1``; Fd of Graham et al. 2019): centroids are paired one-to-one where they
+    lie within 3 um (hover_net: 12 px at 40x), F1 = 2 pairs / (reference + found nuclei). hover_net
+    takes the least sum of distances over all nuclei and then drops the far pairs; here only near
+    ones can pair, as many as possible, so that a nucleus far away changes nothing.
+
+    Distance: MSE, Pearson's r, and R2 = 1 - MSE / Var(reference) over all pixels. Where one map is
+    constant (an image without nuclei) r is 1 if both are equal and else 0; so is R2 where the
+    reference is (scikit-learn's ``r2_score``).
+
+    Both sides empty is 1 in every other score, one side empty is 0.
     """
-    return counts(found, truth, semantic=semantic, threshold=threshold).scores()
+    return counts(
+        found,
+        truth,
+        semantic=semantic,
+        threshold=threshold,
+        distance=distance,
+        radius=radius,
+    ).scores()
 
 
 def counts(
@@ -148,58 +110,49 @@ def counts(
     *,
     semantic: NDArray[np.floating] | None = None,
     threshold: float = 0.5,
+    distance: tuple[NDArray[np.floating], NDArray[np.floating]] | None = None,
+    radius: float = RADIUS_PX,
 ) -> Counts:
     """Return one image's sums; parameters, errors and definitions are those of `score`."""
-    found, truth = np.asarray(found), np.asarray(truth)
-    if found.ndim != 2 or found.shape != truth.shape:
-        raise InputError(
-            f"The found labels have shape {found.shape} and the reference {truth.shape}; "
-            "expected two label maps of the same (height, width)."
-        )
-    _check(found, "found labels")
-    _check(truth, "reference labels")
-    # Horizontal runs that are constant on both sides, some 20 times fewer than pixels.
-    begins = np.ones(found.shape, dtype=bool)
-    begins[:, 1:] = (found[:, 1:] != found[:, :-1]) | (truth[:, 1:] != truth[:, :-1])
-    starts = np.flatnonzero(begins)
-    length = np.diff(starts, append=found.size)
-    f_of, f_area = _compact(found.ravel()[starts], length)
-    t_of, t_area = _compact(truth.ravel()[starts], length)
-
-    t, f, shared = _overlaps(t_of, f_of, length, len(f_area))
-    union = t_area[t] + f_area[f] - shared
-    # Integers, so that an IoU of exactly a half is no match.
-    matched = 2 * shared > union
+    if not np.isfinite(radius) or radius < 0:
+        raise InputError(f"The radius of a detection is {radius} px; expected at least 0.")
+    table = overlap(found, truth)
+    areas = table.truth.area, table.found.area
+    matched = matches(table)
     tp = int(np.count_nonzero(matched))
-
-    order = np.lexsort((f, -(shared / (union + 1e-6)), t))
-    paired, first = np.unique(t[order], return_index=True)
-    best = order[first]
-    # Position 0 is background and counts as paired: its area is never added.
-    t_alone, f_alone = np.ones(len(t_area), bool), np.ones(len(f_area), bool)
-    t_alone[0] = f_alone[0] = False
-    t_alone[paired] = False
-    f_alone[f[best]] = False
-
+    aji = _aji(table, _largest_iou(table))
+    aji_plus = _aji(table, best_pairing(table.t, table.f, _iou(table)))
+    near, _ = detected(table.truth.centroid, table.found.centroid, radius)
     semantic_sums = (0, 0, 0)
     if semantic is not None:
-        semantic_sums = _semantic_sums(np.asarray(semantic), truth > 0, threshold)
+        semantic_sums = _semantic_sums(np.asarray(semantic), np.asarray(truth) > 0, threshold)
     return Counts(
         tp=tp,
-        fp=len(f_area) - 1 - tp,
-        fn=len(t_area) - 1 - tp,
-        sum_iou=float((shared[matched] / union[matched]).sum()),
-        aji_intersection=int(shared[best].sum()),
-        aji_union=int(union[best].sum() + t_area[t_alone].sum() + f_area[f_alone].sum()),
-        intersection=int(shared.sum()),
-        found_area=int(f_area[1:].sum()),
-        truth_area=int(t_area[1:].sum()),
+        fp=len(table.found) - tp,
+        fn=len(table.truth) - tp,
+        sum_iou=float((table.shared[matched] / table.union[matched]).sum()),
+        aji_intersection=aji[0],
+        aji_union=aji[1],
+        aji_plus_intersection=aji_plus[0],
+        aji_plus_union=aji_plus[1],
+        detected=len(near),
+        intersection=int(table.shared.sum()),
+        found_area=int(areas[1].sum()),
+        truth_area=int(areas[0].sum()),
         semantic_intersection=semantic_sums[0],
         semantic_area=semantic_sums[1],
         semantic_truth_area=semantic_sums[2],
+        distance=Moments() if distance is None else moments(*distance),
         images=1,
         semantic_images=int(semantic is not None),
+        distance_images=int(distance is not None),
     )
+
+
+def matches(table: Overlap) -> NDArray[np.bool_]:
+    """Return which pairs (k,) of an overlap match: IoU > 0.5, strictly; such pairs are unique."""
+    # Integers, so that an IoU of exactly a half is no match.
+    return 2 * table.shared > table.union
 
 
 def pooled(images: Iterable[Counts]) -> Scores:
@@ -235,41 +188,26 @@ def mean_scores(scores: Sequence[Scores]) -> dict[str, float | None]:
     return means
 
 
-def _ratio(part: float, whole: float) -> float:
-    """Return part / whole, and 1 where there is nothing on either side."""
-    return part / whole if whole else 1.0
+def _iou(table: Overlap) -> NDArray[np.float64]:
+    """Return hover_net's IoU of each pair (k,)."""
+    return table.shared / (table.union + 1e-6)
 
 
-def _check(labels: NDArray[Any], name: str) -> None:
-    """Raise `InputError` where `labels` are no label map."""
-    if labels.dtype != bool and not np.issubdtype(labels.dtype, np.integer):
-        raise InputError(f"The {name} have type {labels.dtype}; expected integers.")
-    least = int(labels.min(initial=0))
-    if least < 0:
-        raise InputError(f"The {name} go down to {least}; expected ids of at least 0.")
+def _largest_iou(table: Overlap) -> NDArray[np.intp]:
+    """Return the index of each overlapped reference nucleus' best pair."""
+    order = np.lexsort((table.f, -_iou(table), table.t))
+    _, first = np.unique(table.t[order], return_index=True)
+    return order[first]
 
 
-def _compact(
-    ids: NDArray[Any], length: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each run's position and the positions' areas (n + 1,) in pixels, both int64.
-
-    Position 0 is background, and there even if the image has none; 1..n follow the ids.
-    """
-    unique, inverse = np.unique(ids, return_inverse=True)
-    # Sums of pixels as float64 are exact up to 2**53.
-    positions = inverse.astype(np.int64) + (0 if unique.size and unique[0] == 0 else 1)
-    return positions, np.bincount(positions, length, minlength=1).astype(np.int64)
-
-
-def _overlaps(
-    t_of: NDArray[np.int64], f_of: NDArray[np.int64], length: NDArray[np.int64], width: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the contingency table's nonzero cells off the background: truth, found, pixels."""
-    both = (t_of > 0) & (f_of > 0)
-    cells, inverse = np.unique(t_of[both] * width + f_of[both], return_inverse=True)
-    t, f = np.divmod(cells, width)
-    return t, f, np.bincount(inverse, length[both], len(cells)).astype(np.int64)
+def _aji(table: Overlap, pairs: NDArray[np.intp]) -> tuple[int, int]:
+    """Return the sums of intersections and of unions, the unpaired nuclei's areas among these."""
+    alone = 0
+    for side, paired in ((table.truth, table.t[pairs]), (table.found, table.f[pairs])):
+        left = np.ones(len(side), bool)
+        left[paired] = False
+        alone += int(side.area[left].sum())
+    return int(table.shared[pairs].sum()), int(table.union[pairs].sum()) + alone
 
 
 def _semantic_sums(

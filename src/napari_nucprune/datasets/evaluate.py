@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..checkpoint.format import Checkpoint
-from ..compare.metrics import Counts, counts, mean_scores
+from ..compare.metrics import RADIUS_UM, Counts, counts, mean_scores
 from ..doors import Maps, Merge, Progress, Scores, ShouldStop, never, no_progress
 from ..errors import Cancelled
+from ..nuclei.distance import distance_target
 from ..nuclei.watershed import merge
 from ..runtime.base import Runtime
 from ..slides.field import take, to_image
@@ -29,13 +30,45 @@ def run_on(
     return runtime.run(taken.field), taken.transform
 
 
+def distance_of(
+    item: Annotated, transform: NDArray[np.float64], checkpoint: Checkpoint
+) -> NDArray[np.float32]:
+    """Return the distance map (H, W) that the truth stands for, in the checkpoint's unit."""
+    own_mpp = checkpoint.mpp / transform[0, 0]
+    return distance_target(item.labels, own_mpp, checkpoint.distance_unit_um)
+
+
 def count_image(
-    item: Annotated, maps: Maps, transform: NDArray[np.float64], parameters: Merge
+    item: Annotated,
+    maps: Maps,
+    transform: NDArray[np.float64],
+    parameters: Merge,
+    distance: NDArray[np.floating] | None = None,
 ) -> Counts:
-    """Merge the maps and count agreement at the image's own size (1000 stays 1000)."""
+    """Merge the maps and count agreement at the image's own size (1000 stays 1000).
+
+    Parameters
+    ----------
+    item, maps, transform
+        The image, and what `run_on` gave for it.
+    parameters
+        Of the watershed.
+    distance
+        As from `distance_of`; None leaves the distance's scores out.
+    """
     found = to_image(merge(maps, parameters).labels, transform, item.labels.shape, labels=True)
     semantic = to_image(maps.semantic, transform, item.labels.shape, labels=False)
-    return counts(found, item.labels, semantic=semantic, threshold=parameters.threshold)
+    pair = None
+    if distance is not None:
+        pair = to_image(maps.distance, transform, item.labels.shape, labels=False), distance
+    return counts(
+        found,
+        item.labels,
+        semantic=semantic,
+        threshold=parameters.threshold,
+        distance=pair,
+        radius=RADIUS_UM * transform[0, 0] / maps.mpp,
+    )
 
 
 def evaluate(
@@ -81,7 +114,8 @@ def evaluate(
         if mpp is None and item.mpp is None:
             assumed.append(item.name)
         maps, transform = run_on(item, checkpoint, runtime, mpp)
-        own = count_image(item, maps, transform, checkpoint.merge)
+        distance = distance_of(item, transform, checkpoint)
+        own = count_image(item, maps, transform, checkpoint.merge, distance)
         total = own if total is None else total + own
         scores.append(own.scores())
         images.append({"name": item.name, **scores[-1].as_dict()})

@@ -1,40 +1,5 @@
-"""What the two branches learn from an instance map."""
+"""What the distance branch learns: the map that scores compare it with."""
 
-from __future__ import annotations
+from ..nuclei.distance import distance_target
 
-import numpy as np
-from numpy.typing import NDArray
-
-
-def distance_target(
-    labels: NDArray[np.int32], mpp: float, unit_um: float | None
-) -> NDArray[np.float32]:
-    """Return each nucleus' own Euclidean distance transform.
-
-    Parameters
-    ----------
-    labels
-        (H, W) int32 instances.
-    mpp
-        um a pixel.
-    unit_um
-        The map is in multiples of this many um; None divides by the image's largest value, as
-        Mahbod et al. (AMAI 2022) do. That maximum cannot be seen on a crop, a constant can.
-
-    Returns
-    -------
-    NDArray
-        (H, W) float32, 0 outside nuclei.
-    """
-    from scipy.ndimage import distance_transform_edt, find_objects
-
-    out = np.zeros(labels.shape, np.float32)
-    for index, box in enumerate(find_objects(labels), start=1):
-        if box is None:
-            continue
-        own = np.pad(labels[box] == index, 1)
-        distance = distance_transform_edt(own)[1:-1, 1:-1]
-        np.maximum(out[box], distance.astype(np.float32), out=out[box])
-    if unit_um is not None:
-        return out * np.float32(mpp / unit_um)
-    return out / max(float(out.max(initial=0)), 1e-6)
+__all__ = ["distance_target"]

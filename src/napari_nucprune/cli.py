@@ -21,6 +21,8 @@ MODULES = {
     "info": "checkpoints",
     "train": "train",
 }
+#: Written down, so that --help loads no reader.
+LAYOUTS = "monuseg|tnbc|nuinsseg|cryonuseg|consep|dsb2018|pairs"
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,10 +47,9 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("evaluate", help="scores on annotated images")
     evaluate.add_argument("folder", metavar="FOLDER")
-    evaluate.add_argument("--layout", required=True, metavar="monuseg|tnbc|pairs")
+    _layout(evaluate)
     _pruning(evaluate)
     _running(evaluate)
-    evaluate.add_argument("--mpp", type=float, metavar="X", help="um a pixel of the images")
     evaluate.add_argument("--json", metavar="FILE", help="write all scores")
 
     prune = commands.add_parser("prune", help="write a pruned checkpoint")
@@ -72,6 +73,16 @@ def parser() -> argparse.ArgumentParser:
     demo.add_argument("image", nargs="?", metavar="IMAGE")
     demo.add_argument("-o", "--output", default="nucprune-demo", metavar="DIR")
     return top
+
+
+def _layout(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--layout", required=True, metavar=LAYOUTS)
+    sub.add_argument(
+        "--options",
+        metavar="KEY=VALUE,...",
+        help="of the layout: annotator=biologist-2 (cryonuseg), offset=0 (vertices as they stand)",
+    )
+    sub.add_argument("--mpp", type=float, metavar="X", help="um a pixel of the images")
 
 
 def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:

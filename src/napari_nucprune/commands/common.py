@@ -15,6 +15,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..checkpoint.format import Checkpoint
+    from ..datasets.base import Folder
     from ..pruning.strategy import Masks
     from ..runtime.torch_runtime import TorchRuntime
 
@@ -165,6 +166,31 @@ def about_run(network: Network, runtime: TorchRuntime) -> dict[str, Any]:
         "device": runtime.device,
         "threads": torch.get_num_threads(),
     }
+
+
+def open_annotated(options: argparse.Namespace) -> Folder:
+    """Find the annotated images of ``FOLDER --layout L --options KEY=VALUE,...``.
+
+    Raises
+    ------
+    InputError
+        As `open_folder` does, or where an option is no ``KEY=VALUE``.
+    """
+    from ..datasets.registry import open_folder
+
+    given: dict[str, Any] = {}
+    if options.layout == "pairs" and options.mpp:
+        given["mpp"] = options.mpp
+    for text in (options.options or "").split(","):
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if text.strip() and not (key and equals):
+            raise InputError(f"--options has {text!r}; give KEY=VALUE,KEY=VALUE.")
+        if key:
+            try:
+                given[key] = float(value)
+            except ValueError:
+                given[key] = value
+    return open_folder(options.folder, options.layout, **given)
 
 
 def open_asked(options: argparse.Namespace) -> Checkpoint:

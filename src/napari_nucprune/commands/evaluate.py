@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from .common import about_run, open_asked, open_runtime, prepare, say, show_progress
+from .common import about_run, open_annotated, open_asked, open_runtime, prepare, say, show_progress
 from .recovering import described
 
 #: The table's rows, in the order of the branches and then the nuclei.
@@ -31,11 +31,9 @@ NAMES = {
 def evaluate(options: argparse.Namespace) -> None:
     """``nucprune evaluate``."""
     from ..datasets.evaluate import evaluate as score_folder
-    from ..datasets.registry import open_folder
     from ..slides.outputs import staged, write_json
 
-    given = {"mpp": options.mpp} if options.layout == "pairs" and options.mpp else {}
-    folder = open_folder(options.folder, options.layout, **given)
+    folder = open_annotated(options)
     checkpoint = open_asked(options)
     runtime = open_runtime(options)
     network = prepare(options, checkpoint)
@@ -51,6 +49,7 @@ def evaluate(options: argparse.Namespace) -> None:
         **about_run(network, runtime),
         "folder": str(options.folder),
         "layout": options.layout,
+        "options": options.options,
         "mpp_assumed": assumed,
     }
     if options.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from ..errors import InputError
 from ..slides.image import read_image
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Annotated:
         um a pixel, None where the layout does not say.
     licence
         As its publisher states it.
+    annotator
+        Whose annotation it is, None where the set has one only.
     """
 
     name: str
@@ -40,6 +44,7 @@ class Annotated:
     labels: NDArray[np.int32]
     mpp: float | None
     licence: str
+    annotator: str | None = None
 
     def __post_init__(self) -> None:
         if self.rgb.shape[:2] != self.labels.shape:
@@ -81,10 +86,14 @@ class Folder:
 
 
 def images_in(folder: Path) -> dict[str, Path]:
-    """Return the image files of a folder by stem; empty where the folder is missing."""
+    """Return the image files of a folder by stem; empty where the folder is missing.
+
+    Hidden ones (macOS writes ``._name.png`` beside ``name.png``) are no images.
+    """
     if not folder.is_dir():
         return {}
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in SUFFIXES}
+    files = sorted(folder.iterdir())
+    return {p.stem: p for p in files if p.suffix.lower() in SUFFIXES and p.name[0] != "."}
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -127,6 +136,11 @@ def read_labels(path: Path) -> NDArray[np.int32]:
     return array.astype(np.int32)
 
 
+def from_map(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
+    """Read an instance map whose size `Annotated` checks."""
+    return read_labels(path)
+
+
 def report_missing(layout: str, folder: Path, missing: list[str]) -> None:
     """Raise one sentence that names what is missing, by file.
 
@@ -145,6 +159,13 @@ def report_missing(layout: str, folder: Path, missing: list[str]) -> None:
         )
 
 
+def report_orphans(folder: Path, names: list[str]) -> None:
+    """Warn of annotations without an image: whoever removed the images may have meant to."""
+    if names:
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        log.warning("%s: no image for the labels of %s%s", folder, ", ".join(names[:5]), more)
+
+
 def entry(
     name: str,
     patient: str,
@@ -152,26 +173,45 @@ def entry(
     labels: Callable[[tuple[int, int]], NDArray[np.int32]],
     mpp: float | None,
     licence: str,
+    *,
+    default_mpp: float | None = None,
+    annotator: str | None = None,
 ) -> Entry:
-    """Return an entry that reads ``image`` and calls ``labels(shape)``."""
+    """Return an entry that reads ``image`` and calls ``labels(shape)``.
+
+    ``mpp`` goes before what the file says, ``default_mpp`` is for files that say nothing.
+    """
 
     def read() -> Annotated:
-        rgb, own_mpp = read_image(image)
-        return Annotated(name, patient, rgb, labels(rgb.shape[:2]), mpp or own_mpp, licence)
+        rgb, own = read_image(image)
+        size = mpp or own or default_mpp
+        return Annotated(name, patient, rgb, labels(rgb.shape[:2]), size, licence, annotator)
 
     return Entry(name, patient, read)
 
 
-def options_of(layout: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Refuse options that a layout does not know.
+def options_of(layout: str, options: Mapping[str, Any], known: Mapping[str, type]) -> None:
+    """Refuse options that a layout does not know or cannot use.
+
+    Parameters
+    ----------
+    layout, options
+        What was asked for.
+    known
+        Kinds by name: ``str``, or ``float`` for any finite number.
 
     Raises
     ------
     InputError
-        Where one is unknown.
+        Where one is unknown or of another kind.
     """
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise InputError(
-            f"The layout {layout} has no option {unknown[0]!r}; it knows {', '.join(known) or '-'}."
-        )
+    for name, value in options.items():
+        if name not in known:
+            raise InputError(
+                f"The layout {layout} has no option {name!r}; it knows {', '.join(known) or '-'}."
+            )
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if known[name] is float and not (number and np.isfinite(value)):
+            raise InputError(f"The option {name} of {layout} is {value!r}; expected a number.")
+        if known[name] is str and not isinstance(value, str):
+            raise InputError(f"The option {name} of {layout} is {value!r}; expected a text.")

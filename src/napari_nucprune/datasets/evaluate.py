@@ -118,7 +118,8 @@ def evaluate(
         own = count_image(item, maps, transform, checkpoint.merge, distance)
         total = own if total is None else total + own
         scores.append(own.scores())
-        images.append({"name": item.name, **scores[-1].as_dict()})
+        annotator = {"annotator": item.annotator} if item.annotator else {}
+        images.append({"name": item.name, **annotator, **scores[-1].as_dict()})
     assert total is not None  # readers refuse empty folders
     progress("Scored", len(folder), len(folder))
     mean: Mapping[str, Any] = mean_scores(scores)

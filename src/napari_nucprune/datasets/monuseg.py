@@ -11,31 +11,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Entry, Folder, entry, images_in, read_labels, report_missing
+from .base import Entry, Folder, entry, from_map, images_in, report_missing, report_orphans
 
 MPP = 0.25
 LICENCE = "CC BY-NC-SA 4.0"
 log = logging.getLogger(__name__)
 
 
-def read(folder: Path) -> Folder:
+def read(folder: Path, offset: float = -1.0, source: str = "auto") -> Folder:
     """Find the images of a MoNuSeg folder.
 
     Images lie in ``Tissue Images/`` or in the folder itself, polygons in ``Annotations/`` or
     beside the images; a ``labels/`` folder of instance maps (PNG, uint16) goes before the XML.
+
+    Parameters
+    ----------
+    folder
+        The data set's folder.
+    offset
+        Added to the XML's vertices: -1 is the (-1, -1) convention of the published maps, 0 takes
+        them as they stand; see `labels_from_xml`.
+    source
+        ``"labels"`` or ``"xml"`` reads one kind only, ``"auto"`` the first that is there.
 
     Raises
     ------
     InputError
         Where no image is found, or one has neither XML nor labels.
     """
+    if source not in ("auto", "labels", "xml"):
+        raise InputError(f"The source {source!r} is not known; choose auto, labels or xml.")
     images = images_in(folder / "Tissue Images") or images_in(folder)
     if not images:
         raise InputError(
             f"{folder} holds no images as monuseg: expected 'Tissue Images/*.tif' "
             "with 'Annotations/*.xml'."
         )
-    maps = images_in(folder / "labels")
+    maps = {} if source == "xml" else images_in(folder / "labels")
     entries: list[Entry] = []
     missing = []
     for name, path in images.items():
@@ -44,20 +56,17 @@ def read(folder: Path) -> Folder:
              if x.is_file()), None,
         )  # fmt: skip
         if name in maps:
-            labels = partial(_from_map, maps[name])
-        elif xml is not None:
-            labels = partial(labels_from_xml, xml)
+            labels = partial(from_map, maps[name])
+        elif xml is not None and source != "labels":
+            labels = partial(labels_from_xml, xml, offset=offset)
         else:
             missing.append(path.name)
             continue
         patient = "-".join(name.split("-")[:3])
         entries.append(entry(name, patient, path, labels, MPP, LICENCE))
     report_missing("monuseg", folder, missing)
+    report_orphans(folder, [path.name for name, path in maps.items() if name not in images])
     return Folder("monuseg", folder, entries)
-
-
-def _from_map(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
-    return read_labels(path)
 
 
 def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) -> NDArray[np.int32]:
@@ -111,11 +120,10 @@ def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) ->
         free = labels[rows, cols] == 0
         hidden += int(np.count_nonzero(~free))
         labels[rows[free], cols[free]] = count
-    if degenerate or hidden:
-        log.info(
-            "%s: %d degenerate regions left out, %d pixels already taken by an earlier polygon",
-            path.name, degenerate, hidden,
-        )  # fmt: skip
+    if degenerate:
+        log.warning("%s: %d regions enclose no pixel and were left out", path.name, degenerate)
+    if hidden:
+        log.info("%s: %d pixels were taken by an earlier polygon", path.name, hidden)
     return labels
 
 

@@ -5,11 +5,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import InputError
-from .base import Folder, entry, images_in, read_labels, report_missing
+from .base import Folder, entry, from_map, images_in, report_missing, report_orphans
 
 
 def read(
@@ -45,12 +42,9 @@ def read(
             "with files of equal stems."
         )
     report_missing("pairs", folder, [p.name for n, p in found.items() if n not in truths])
+    report_orphans(folder, [p.name for n, p in truths.items() if n not in found])
     entries = [
-        entry(name, name, path, partial(_labels, truths[name]), mpp, licence)
+        entry(name, name, path, partial(from_map, truths[name]), mpp, licence)
         for name, path in found.items()
     ]
     return Folder("pairs", folder, entries)
-
-
-def _labels(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
-    return read_labels(path)

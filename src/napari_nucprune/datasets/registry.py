@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from . import monuseg, pairs, tnbc
+from . import consep, cryonuseg, dsb2018, monuseg, nuinsseg, pairs, tnbc
 from .base import Folder, options_of
 
-LAYOUTS: dict[str, tuple[Callable[..., Folder], tuple[str, ...]]] = {
-    "monuseg": (monuseg.read, ()),
-    "tnbc": (tnbc.read, ()),
-    "pairs": (pairs.read, ("images", "labels", "mpp", "licence")),
+#: Reader, and the options that it takes with their kinds.
+LAYOUTS: dict[str, tuple[Callable[..., Folder], dict[str, type]]] = {
+    "monuseg": (monuseg.read, {"offset": float, "source": str}),
+    "tnbc": (tnbc.read, {}),
+    "nuinsseg": (nuinsseg.read, {"offset": float}),
+    "cryonuseg": (cryonuseg.read, {"annotator": str, "offset": float}),
+    "consep": (consep.read, {}),
+    "dsb2018": (dsb2018.read, {}),
+    "pairs": (pairs.read, {"images": str, "labels": str, "mpp": float, "licence": str}),
 }
 
 
@@ -37,7 +42,8 @@ def open_folder(folder: str | Path, layout: str, **options: Any) -> Folder:
     Raises
     ------
     InputError
-        Where the layout or an option is unknown, the folder missing or incomplete.
+        Where the layout or an option is unknown, an option is of the wrong kind, or the folder is
+        missing or incomplete.
     """
     if layout not in LAYOUTS:
         raise InputError(f"The layout {layout!r} is not known; choose {', '.join(LAYOUTS)}.")

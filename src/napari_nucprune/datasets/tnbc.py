@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Entry, Folder, entry, images_in, read_array, report_missing
+from .base import Entry, Folder, entry, images_in, read_array, report_missing, report_orphans
 
 MPP = 0.25
 LICENCE = "CC BY 4.0"
@@ -27,18 +27,21 @@ def read(folder: Path) -> Folder:
         Where no ``Slide_XX`` is found or a ground truth is missing.
     """
     entries: list[Entry] = []
-    missing = []
+    missing, orphans = [], []
     slides = sorted(p for p in folder.glob("Slide_*") if p.is_dir())
     for slide in slides:
         patient = slide.name.removeprefix("Slide_")
         truths = images_in(folder / f"GT_{patient}")
-        for name, path in images_in(slide).items():
+        images = images_in(slide)
+        orphans += [f"GT_{patient}/{p.name}" for n, p in truths.items() if n not in images]
+        for name, path in images.items():
             if name not in truths:
                 missing.append(f"{slide.name}/{path.name}")
                 continue
             labels = partial(_components, truths[name])
             entries.append(entry(name, patient, path, labels, MPP, LICENCE))
     report_missing("tnbc", folder, missing)
+    report_orphans(folder, orphans)
     if not entries:
         raise InputError(
             f"{folder} holds no images as tnbc: expected 'Slide_01/*.png' with 'GT_01/*.png'."

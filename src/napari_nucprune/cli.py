@@ -21,7 +21,8 @@ MODULES = {
     "info": "checkpoints",
     "train": "train",
 }
-#: Written down, so that --help loads no reader.
+#: Written down, so that --help loads nothing.
+STRATEGIES = "layer-wise, network-wide, LAMP, ERK, random, 2:4 or 4:8"
 LAYOUTS = "monuseg|tnbc|nuinsseg|cryonuseg|consep|dsb2018|pairs"
 
 
@@ -89,7 +90,11 @@ def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
     group = sub.add_argument_group("pruning")
     if checkpoint:
         group.add_argument("--checkpoint", metavar="NAME|FILE", help="default: the bundled one")
-    group.add_argument("--strategy", metavar="S", help="layer-wise (default) or network-wide")
+    group.add_argument(
+        "--strategy",
+        metavar="S",
+        help=f"{STRATEGIES}; layer-wise by default, 2:4 and 4:8 need no --cr",
+    )
     group.add_argument("--cr", type=float, metavar="X", help="compression ratio of both branches")
     group.add_argument("--cr-semantic", type=float, metavar="X")
     group.add_argument("--cr-distance", type=float, metavar="X")

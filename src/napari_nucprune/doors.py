@@ -36,7 +36,7 @@ class Pruning:
     Attributes
     ----------
     strategy
-        Name in the registry of `pruning.strategy` (``"layer-wise"``, ``"network-wide"``).
+        Name in the registry of `pruning.strategies` (``"layer-wise"``, ``"network-wide"``, ...).
     cr_semantic, cr_distance
         Compression ratio of each branch, all weights / weights kept, >= 1.
     keep

@@ -16,10 +16,12 @@ def prune(options: argparse.Namespace) -> None:
     from ..checkpoint.bundled import open_checkpoint
     from ..checkpoint.format import save
     from ..pruning.cost import cost
+    from ..pruning.strategies import strategy_named
     from ..pruning.strategy import apply
 
     checkpoint = open_checkpoint(options.checkpoint_in, options.mpp)
-    if not pruning_asked(options)[0]:
+    fixed = options.strategy and strategy_named(options.strategy).fixed_cr
+    if not (fixed or pruning_asked(options)[0]):
         raise InputError("Say how much goes: --cr X, or --cr-semantic X --cr-distance Y.")
     network = prepare(options, checkpoint)
     found, pruning, masks = network.checkpoint, network.pruning, network.masks

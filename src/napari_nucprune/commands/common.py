@@ -63,14 +63,17 @@ def pruning_asked(options: argparse.Namespace) -> tuple[bool, dict[str, object]]
 
 def resolve(options: argparse.Namespace, checkpoint: Checkpoint) -> tuple[Pruning, Masks | None]:
     """Return the pruning to run and its masks; None where the checkpoint runs as stored."""
-    from ..pruning.strategy import STRATEGIES, Ranking, as_stored
+    from ..pruning.strategy import Ranking, as_stored
 
     asked, values = pruning_asked(options)
     stored = as_stored(checkpoint, None)
-    if options.strategy is not None and options.strategy not in STRATEGIES:
-        raise InputError(
-            f"The strategy {options.strategy!r} is not known; choose {', '.join(STRATEGIES)}."
-        )
+    if options.strategy is not None:
+        # A strategy with a CR of its own says by its name how much goes.
+        keep: Any = values.get("keep", stored.keep)
+        fixed = Ranking(checkpoint, keep).fixed_crs(options.strategy)
+        if fixed and not asked:
+            values |= {f"cr_{branch}": cr for branch, cr in fixed.items()}
+            asked = True
     if not asked:
         return stored, None
     base: dict[str, Any] = {"keep": stored.keep}

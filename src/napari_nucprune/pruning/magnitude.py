@@ -1,11 +1,12 @@
-"""Magnitude ranking: weights are sorted once, masks follow from thresholds in milliseconds."""
+"""Ranking of weights: they are sorted once, masks follow from thresholds in milliseconds."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,8 @@ Mask = NDArray[np.bool_]
 
 class BranchRanking:
     """The magnitudes of one branch, sorted once.
+
+    ``magnitudes`` holds those of all non-kept layers flat, ``slices`` where each of them lies.
 
     Parameters
     ----------
@@ -52,17 +55,18 @@ class BranchRanking:
         self.total = sum(layer.size for layer in layers)
         self.kept_weights = self.total - sum(layer.size for layer in self.pruned)
         parts = [np.abs(weights[f"{layer.name}.weight"]).ravel() for layer in self.pruned]
-        self._pooled = np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        self.magnitudes = np.concatenate(parts) if parts else np.zeros(0, np.float32)
         bounds = np.cumsum([0, *(layer.size for layer in self.pruned)])
         self.slices = [slice(a, b) for a, b in pairwise(bounds)]
+        self._made: dict[str, NDArray[Any]] = {}
 
     @cached_property
     def _sorted_layers(self) -> list[NDArray[np.float32]]:
-        return [np.sort(self._pooled[part]) for part in self.slices]
+        return [np.sort(self.magnitudes[part]) for part in self.slices]
 
     @cached_property
     def _sorted_pooled(self) -> NDArray[np.float32]:
-        return np.sort(self._pooled)
+        return np.sort(self.magnitudes)
 
     @property
     def largest_cr(self) -> float:
@@ -101,16 +105,39 @@ class BranchRanking:
 
     def lowest_of_layers(self, counts: Sequence[int]) -> Mask:
         """Return the pooled mask with the ``counts[i]`` lowest weights of layer i removed."""
-        out = np.empty(self._pooled.shape, bool)
+        out = np.empty(self.magnitudes.shape, bool)
         for part, ranked, count in zip(self.slices, self._sorted_layers, counts, strict=True):
-            _cut(self._pooled[part], ranked, count, out[part])
+            _cut(self.magnitudes[part], ranked, count, out[part])
         return out
 
     def lowest_of_all(self, count: int) -> Mask:
         """Return the pooled mask with the ``count`` lowest weights of all layers removed."""
-        out = np.empty(self._pooled.shape, bool)
-        _cut(self._pooled, self._sorted_pooled, count, out)
+        out = np.empty(self.magnitudes.shape, bool)
+        _cut(self.magnitudes, self._sorted_pooled, count, out)
         return out
+
+    def lowest_by(self, name: str, scores: Callable[[], NDArray[Any]], count: int) -> Mask:
+        """Return the pooled mask with the ``count`` weights of the lowest scores removed.
+
+        Parameters
+        ----------
+        name
+            Names the scores, which are made and sorted once.
+        scores
+            Returns one a weight of the non-kept layers; among equal ones the lower index stays.
+        count
+            At most all of these weights.
+        """
+        own = self.once(name, scores)
+        out = np.empty(own.shape, bool)
+        _cut(own, self.once(f"{name}, sorted", lambda: np.sort(own)), count, out)
+        return out
+
+    def once(self, name: str, make: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        """Return what ``make`` gave when it was first asked for by this name."""
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
 
     def split(self, pooled: Mask) -> dict[str, Mask]:
         """Return masks by layer name, in the weights' shapes; kept layers are left out."""
@@ -120,18 +147,16 @@ class BranchRanking:
         }
 
 
-def _cut(
-    magnitudes: NDArray[np.float32], ranked: NDArray[np.float32], count: int, out: Mask
-) -> None:
+def _cut(scores: NDArray[Any], ranked: NDArray[Any], count: int, out: Mask) -> None:
     """Write True where a weight stays, the ``count`` lowest gone; among ties lower indices stay."""
     if count <= 0:
         out[...] = True
         return
     threshold = ranked[count - 1]
-    np.greater(magnitudes, threshold, out=out)
+    np.greater(scores, threshold, out=out)
     ties_kept = int(np.searchsorted(ranked, threshold, side="right")) - count
     if ties_kept:
-        out[np.flatnonzero(magnitudes == threshold)[:ties_kept]] = True
+        out[np.flatnonzero(scores == threshold)[:ties_kept]] = True
 
 
 def _kept(branch: Branch, layers: Sequence[Layer], keep: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -1,10 +1,9 @@
-"""Strategies by name, and the ranking of a whole checkpoint."""
+"""The ranking of a whole checkpoint, and masks applied to it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,51 +11,11 @@ from ..checkpoint.format import Checkpoint
 from ..doors import BRANCHES, Branch, Pruning
 from ..errors import InputError
 from .magnitude import BranchRanking, Mask
+from .strategies import STRATEGIES, Strategy, register, strategy_named
+
+__all__ = ["STRATEGIES", "Masks", "Ranking", "Strategy", "apply", "as_stored", "register"]
 
 Masks = dict[Branch, dict[str, Mask]]
-
-
-@dataclass(frozen=True)
-class Strategy:
-    """A way to choose which weights go.
-
-    Attributes
-    ----------
-    name, explanation
-        For the command line and the dock.
-    choose
-        ``choose(ranking, cr)`` returns the pooled mask of a branch, True where a weight stays.
-    """
-
-    name: str
-    explanation: str
-    choose: Callable[[BranchRanking, float], Mask]
-
-
-STRATEGIES: dict[str, Strategy] = {}
-
-
-def register(name: str, explanation: str) -> Callable[..., Callable[..., Mask]]:
-    """Register the decorated ``choose`` function as a strategy."""
-
-    def decorate(choose: Callable[[BranchRanking, float], Mask]) -> Callable[..., Mask]:
-        STRATEGIES[name] = Strategy(name, explanation, choose)
-        return choose
-
-    return decorate
-
-
-@register("layer-wise", "The smallest weights of every layer go, the same part of each.")
-def layer_wise(ranking: BranchRanking, cr: float) -> Mask:
-    """Remove round((1 - d) n_l) weights of each layer l (Mahbod et al., AMAI 2022)."""
-    gone = 1 - ranking.density(cr)
-    return ranking.lowest_of_layers([round(gone * layer.size) for layer in ranking.pruned])
-
-
-@register("network-wide", "The smallest weights of the whole branch go, wherever they lie.")
-def network_wide(ranking: BranchRanking, cr: float) -> Mask:
-    """Remove N - round(N / CR) weights over all layers pooled (Mahbod et al., AMAI 2022)."""
-    return ranking.lowest_of_all(ranking.removed(cr))
 
 
 class Ranking:
@@ -80,6 +39,17 @@ class Ranking:
             for branch in BRANCHES
         }
 
+    def fixed_crs(self, strategy: str) -> dict[Branch, float] | None:
+        """Return the CRs that a strategy has of itself (2:4); None where it takes any.
+
+        Raises
+        ------
+        InputError
+            Where the strategy is unknown.
+        """
+        fixed = strategy_named(strategy).fixed_cr
+        return fixed and {branch: fixed(self.branches[branch]) for branch in BRANCHES}
+
     def masks(self, pruning: Pruning) -> Masks:
         """Return the masks of both branches.
 
@@ -99,11 +69,7 @@ class Ranking:
         InputError
             Where the strategy is unknown or a CR is out of reach.
         """
-        strategy = STRATEGIES.get(pruning.strategy)
-        if strategy is None:
-            raise InputError(
-                f"The strategy {pruning.strategy!r} is not known; choose {', '.join(STRATEGIES)}."
-            )
+        strategy = strategy_named(pruning.strategy)
         if pruning.keep != self.keep:
             raise ValueError("the ranking was made for other kept layers")
         for branch in BRANCHES:

@@ -34,7 +34,9 @@ def checkpoint(parent: QWidget, session: Session, pruning: Pruning, job: Job | N
     str or None
         What to say; None where the user thought better.
     """
-    suggestion = f"{session.checkpoint.name} {pruning.label}".replace(" / ", "-").replace(" ", "-")
+    suggestion = f"{session.checkpoint.name} {pruning.label}"
+    for sign in (" / ", " ", ":"):  # Windows takes no colon in a file's name
+        suggestion = suggestion.replace(sign, "-")
     path = ask_file(parent, "Save the pruned checkpoint", suggestion, ".safetensors")
     if path is None:
         return None

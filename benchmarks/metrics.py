@@ -1,4 +1,4 @@
-"""Time of the scores on 1000x1000 with 700 nuclei, beside cellseg-metrics' where installed.
+"""Time of scores and fates on 1000x1000 with 700 nuclei, beside cellseg-metrics' if installed.
 
 python benchmarks/metrics.py [--size 1000] [--nuclei 700] [--repeats 11]
 """
@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from napari_nucprune.compare.fate import fates
 from napari_nucprune.compare.metrics import counts
 from napari_nucprune.nuclei.distance import distance_target
 
@@ -61,6 +62,7 @@ def main() -> None:
         "and semantic Dice, distance MSE, r, R2, ms": milliseconds(
             lambda: counts(found, truth, semantic=semantic, distance=(maps[0], maps[1])), repeats
         ),
+        "the fate of every nucleus, ms": milliseconds(lambda: fates(truth, found, 0.25), repeats),
         "the reference's distance map, ms": milliseconds(
             lambda: distance_target(truth, 0.25, 4.0), repeats
         ),

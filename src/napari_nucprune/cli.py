@@ -17,6 +17,7 @@ MODULES = {
     "segment": "segment",
     "demo": "segment",
     "evaluate": "evaluate",
+    "sweep": "sweep",
     "prune": "checkpoints",
     "info": "checkpoints",
     "train": "train",
@@ -52,6 +53,28 @@ def parser() -> argparse.ArgumentParser:
     _pruning(evaluate)
     _running(evaluate)
     evaluate.add_argument("--json", metavar="FILE", help="write all scores")
+
+    sweep = commands.add_parser("sweep", help="scores over compression ratios, and where they fail")
+    sweep.add_argument("folder", metavar="FOLDER")
+    _layout(sweep)
+    sweep.add_argument("-o", "--output", required=True, metavar="DIR")
+    group = sweep.add_argument_group("pruning")
+    group.add_argument("--checkpoint", metavar="NAME|FILE", help="default: the bundled one")
+    group.add_argument(
+        "--strategy", metavar="S,...", help=f"of {STRATEGIES}; default layer-wise,network-wide"
+    )
+    group.add_argument("--cr", metavar="X,...", help="default 1,2,4,5,8,10,16,20,32,64")
+    _keep_and_recover(group)
+    sweep.add_argument("--loss", type=float, default=0.02, metavar="X", help="default 0.02, 2 %%")
+    sweep.add_argument(
+        "--bisect",
+        action="store_true",
+        help="look for the largest CR between the stops too (up to 15 more runs a strategy)",
+    )
+    sweep.add_argument(
+        "--together", action="store_true", help="leave out the branches pruned by themselves"
+    )
+    _running(sweep)
 
     prune = commands.add_parser("prune", help="write a pruned checkpoint")
     prune.add_argument("checkpoint_in", metavar="CHECKPOINT")
@@ -98,6 +121,10 @@ def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
     group.add_argument("--cr", type=float, metavar="X", help="compression ratio of both branches")
     group.add_argument("--cr-semantic", type=float, metavar="X")
     group.add_argument("--cr-distance", type=float, metavar="X")
+    _keep_and_recover(group)
+
+
+def _keep_and_recover(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--keep",
         metavar="NAME,...",

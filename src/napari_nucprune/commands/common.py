@@ -144,19 +144,29 @@ def open_runtime(options: argparse.Namespace) -> TorchRuntime:
     return TorchRuntime(options.device, TILE if options.tile is None else options.tile)
 
 
-def about_run(network: Network, runtime: TorchRuntime) -> dict[str, Any]:
-    """Return what run.json says of the network."""
+def about_runtime(opened: Checkpoint, runtime: TorchRuntime) -> dict[str, Any]:
+    """Return what results say of the checkpoint as the user named it, and of what ran it."""
     import torch
 
-    from ..pruning.cost import cost
-
-    spent = cost(network.checkpoint, network.pruning, network.masks)
-    opened = network.opened
     return {
         "nucprune": __version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
         "checkpoint": {"name": opened.name, "sha256": opened.sha256, "mpp": opened.mpp},
+        "merge": asdict(opened.merge),
+        "runtime": runtime.name,
+        "device": runtime.device,
+        "threads": torch.get_num_threads(),
+    }
+
+
+def about_run(network: Network, runtime: TorchRuntime) -> dict[str, Any]:
+    """Return what run.json says of the network."""
+    from ..pruning.cost import cost
+
+    spent = cost(network.checkpoint, network.pruning, network.masks)
+    return {
+        **about_runtime(network.opened, runtime),
         "pruning": network.pruning.as_dict(),
         "recovery": network.recovery,
         "weights": spent.total,
@@ -164,10 +174,6 @@ def about_run(network: Network, runtime: TorchRuntime) -> dict[str, Any]:
         "cr": spent.cr,
         "sparsity": spent.sparsity,
         "compute_ratio": spent.compute_ratio,
-        "merge": asdict(opened.merge),
-        "runtime": runtime.name,
-        "device": runtime.device,
-        "threads": torch.get_num_threads(),
     }
 
 

@@ -30,6 +30,7 @@ NAMES = {
 
 def evaluate(options: argparse.Namespace) -> None:
     """``nucprune evaluate``."""
+    from ..datasets.evaluate import assumption
     from ..datasets.evaluate import evaluate as score_folder
     from ..slides.outputs import staged, write_json
 
@@ -41,10 +42,7 @@ def evaluate(options: argparse.Namespace) -> None:
     result = score_folder(folder, checkpoint, runtime, options.mpp, show_progress)
     assumed = result.pop("assumed_mpp")
     if assumed:
-        say(
-            f"pixel size is not set in {len(assumed)} images ({assumed[0]} first): the network's "
-            f"own {checkpoint.mpp:g} um is assumed; results may be inaccurate (set --mpp)."
-        )
+        say(assumption(assumed, checkpoint.mpp))
     result["run"] = {
         **about_run(network, runtime),
         "folder": str(options.folder),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..checkpoint.format import Checkpoint
+    from ..pruning.recovery import Calibration
     from ..pruning.strategy import Masks
 
 
@@ -36,16 +37,20 @@ def recovered(
     InputError
         Where the path is missing, cannot be read or holds no tissue.
     """
+    found = calibration(options, checkpoint).recover(pruning, masks, show_progress)
+    show_progress("Recovered", 1, 1)
+    return found
+
+
+def calibration(options: argparse.Namespace, checkpoint: Checkpoint) -> Calibration:
+    """Return the responses that ``--recover`` refits to; errors are those of `recovered`."""
     from ..pruning.recipe import RESELECT, Recipe
     from ..pruning.recovery import Calibration
 
     # On the CPU whatever the runtime's device: the same crops give the same weights.
     crops, name = _crops(options, checkpoint.mpp)
     recipe = RESELECT if options.reselect else Recipe()
-    calibration = Calibration(checkpoint, crops, name, recipe, progress=show_progress)
-    found = calibration.recover(pruning, masks, show_progress)
-    show_progress("Recovered", 1, 1)
-    return found
+    return Calibration(checkpoint, crops, name, recipe, progress=show_progress)
 
 
 def described(recovery: dict[str, Any]) -> str:

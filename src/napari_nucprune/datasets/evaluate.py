@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,18 +15,23 @@ from ..errors import Cancelled
 from ..nuclei.distance import distance_target
 from ..nuclei.watershed import merge
 from ..runtime.base import Runtime
-from ..slides.field import take, to_image
+from ..slides.field import Taken, take, to_image
 from ..slides.source import Source
 from .base import Annotated, Folder
+
+
+def field_of(item: Annotated, checkpoint: Checkpoint, mpp: float | None = None) -> Taken:
+    """Return an annotated image as a field at the checkpoint's um/px."""
+    own = mpp or item.mpp
+    source = Source([item.rgb], (own, own) if own else None, item.name)
+    return take(source, checkpoint.mpp)
 
 
 def run_on(
     item: Annotated, checkpoint: Checkpoint, runtime: Runtime, mpp: float | None = None
 ) -> tuple[Maps, NDArray[np.float64]]:
     """Run both branches on an annotated image; return maps and their pixels' transform."""
-    own = mpp or item.mpp
-    source = Source([item.rgb], (own, own) if own else None, item.name)
-    taken = take(source, checkpoint.mpp)
+    taken = field_of(item, checkpoint, mpp)
     return runtime.run(taken.field), taken.transform
 
 
@@ -36,6 +41,14 @@ def distance_of(
     """Return the distance map (H, W) that the truth stands for, in the checkpoint's unit."""
     own_mpp = checkpoint.mpp / transform[0, 0]
     return distance_target(item.labels, own_mpp, checkpoint.distance_unit_um)
+
+
+def assumption(names: Sequence[str], mpp: float) -> str:
+    """Return the sentence on images without a pixel size, which ran as if they had ``mpp``."""
+    return (
+        f"pixel size is not set in {len(names)} images ({names[0]} first): the network's "
+        f"own {mpp:g} um is assumed; results may be inaccurate (set --mpp)."
+    )
 
 
 def count_image(

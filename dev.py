@@ -66,10 +66,26 @@ def stamp_key(root: Path, version: tuple[int, int]) -> str:
     return digest.hexdigest()
 
 
+def compiler() -> str | None:
+    """Name the C++ compiler that a build would take, as far as can be told cheaply."""
+    names = (os.environ.get("CXX"), "c++", "g++", "clang++", "cl")
+    return next((name for name in names if name and shutil.which(name)), None)
+
+
+def stamp_text(version: tuple[int, int]) -> str:
+    """Return what the stamp of a whole installation holds.
+
+    Without the native library it names the compiler that there was: another is a new try.
+    """
+    key = stamp_key(ROOT, version)
+    has_library = any(VENV.glob(f"{SITE}/site-packages/napari_nucprune/_native/_nucprune.*"))
+    return key if has_library else f"{key} without a library by {compiler()}"
+
+
 def is_set_up() -> bool:
     """Say whether the last set-up finished and nothing it depends on has changed."""
     version = venv_version() if STAMP.is_file() else None
-    return version is not None and STAMP.read_text("utf-8") == stamp_key(ROOT, version)
+    return version is not None and STAMP.read_text("utf-8") == stamp_text(version)
 
 
 def half_installed(site: Path) -> list[Path]:
@@ -134,19 +150,23 @@ def has_screen(environ: Mapping[str, str] = os.environ, platform: str = sys.plat
     return bool(window_system or environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"))
 
 
-def get_system_packages() -> None:
-    """Install what a window needs where we may, else say how to."""
-    missing = missing_packages(not has_screen())
+def get_system_packages(missing: list[str], who: str) -> None:
+    """Install Debian packages where we may, else say how to; ``who`` needs them."""
     command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
     if missing and (not shutil.which("apt-get") or os.geteuid() != 0):
-        say(f"windows and their tests need (by Debian's names): sudo {' '.join(command)}")
+        say(f"{who} (by Debian's names): sudo {' '.join(command)}")
     elif missing:
         say(f"installing {' '.join(missing)} with apt-get ...")
         env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         for step in (["apt-get", "update"], command):
             done = subprocess.run(step, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
-            say(f"no window can open here, as apt-get failed: {done.stderr.strip()[-200:]}")
+            say(f"apt-get failed: {done.stderr.strip()[-200:]}")
+
+
+def get_window_packages() -> None:
+    """Install what a window needs."""
+    get_system_packages(missing_packages(not has_screen()), "windows and their tests need")
 
 
 def take_lock() -> IO[str]:
@@ -208,9 +228,12 @@ def install_everything(lock: IO[str]) -> None:
     ask = [sys.executable, "-m", "pip", "config", "list"]
     known = subprocess.run(ask, capture_output=True, text=True, check=False)
     env = uv_environment(known.stdout, os.environ)
+    if not compiler() and sys.platform == "linux":
+        get_system_packages(["g++"], "the native library needs")
     uv = find_uv(env)
     STAMP.unlink(missing_ok=True)
-    key = stamp_key(ROOT, version := make_venv(uv, env, lock))
+    version = make_venv(uv, env, lock)
+    key = stamp_key(ROOT, version)  # before the installation: what changes meanwhile is not in it
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     what = ["-e", ".[all]", *project["dependency-groups"]["test"]]
     what += project["dependency-groups"]["lint"]
@@ -231,7 +254,11 @@ def install_everything(lock: IO[str]) -> None:
     with_uv = ["pip", "install", "--python", str(PYTHON), "--reinstall-package", "napari-nucprune"]
     tool = [uv, *with_uv] if uv else [*pip, "install", "--disable-pip-version-check"]
     call([*tool, *what], "Installing the packages", env, lock)
-    STAMP.write_text(key, encoding="utf-8")
+    text = stamp_text(version)
+    if " without " in text:
+        say(f"no native library could be built (C++ compiler: {compiler()}): all works, slower.")
+    if text.startswith(key):
+        STAMP.write_text(text, encoding="utf-8")
 
 
 def become(*command: str) -> NoReturn:
@@ -245,7 +272,7 @@ def run(arguments: list[str]) -> NoReturn:
     """Open the viewer; without a screen write the same comparison as files."""
     nucprune = str(VENV / BIN / f"nucprune{EXE}")
     if has_screen():
-        get_system_packages()
+        get_window_packages()
         become(nucprune, "view", *arguments)
     say("no screen here: writing what the viewer would show to nucprune-demo ...")
     become(nucprune, "demo", *arguments, "-o", "nucprune-demo")
@@ -253,9 +280,11 @@ def run(arguments: list[str]) -> NoReturn:
 
 def test(arguments: list[str]) -> NoReturn:
     """Run pytest; window tests get a virtual screen where Xvfb is installed."""
-    get_system_packages()
+    get_window_packages()
     if os.environ.get("QT_QPA_PLATFORM") == "offscreen":  # napari cannot draw layers on it
         del os.environ["QT_QPA_PLATFORM"]
+    # A test says so where the native library is missing, instead of testing less.
+    os.environ.setdefault("NUCPRUNE_REQUIRE_NATIVE", "1")
     os.chdir(ROOT)
     become(str(PYTHON), "-m", "pytest", *arguments)
 
@@ -284,7 +313,7 @@ def main(argv: list[str]) -> int:
             install_everything(take_lock())
         if argv[0] != "setup":
             commands[argv[0]](argv[1:])
-        get_system_packages()
+        get_window_packages()
         say("ready: python dev.py run [IMAGE], python dev.py test, python dev.py lint")
     except OSError as error:
         say("The disk is full." if error.errno == 28 else str(error))

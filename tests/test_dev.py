@@ -61,6 +61,32 @@ def test_stamp_follows_what_decides_an_installation(dev, tmp_path):
     assert len(keys) == 5
 
 
+def test_stamp_says_whether_there_is_a_library(dev, tmp_path, monkeypatch):
+    monkeypatch.setattr(dev, "ROOT", tmp_path)
+    monkeypatch.setattr(dev, "VENV", tmp_path)
+    monkeypatch.setattr(dev, "compiler", lambda: None)
+    without = dev.stamp_text((3, 11))
+    # A compiler that turned up is a reason to try again, one that failed is not.
+    monkeypatch.setattr(dev, "compiler", lambda: "g++")
+    tried = dev.stamp_text((3, 11))
+    assert without != tried == dev.stamp_text((3, 11))
+    site = dev.SITE.replace("*", "3")
+    folder = tmp_path / site / "site-packages" / "napari_nucprune" / "_native"
+    folder.mkdir(parents=True)
+    (folder / "_nucprune.so").write_text("code")
+    assert dev.stamp_text((3, 11)) == dev.stamp_key(tmp_path, (3, 11))
+
+
+def test_compiler_is_the_one_asked_for_or_the_first_there_is(dev, monkeypatch):
+    monkeypatch.setattr(dev.shutil, "which", lambda name: name if name != "c++" else None)
+    monkeypatch.delenv("CXX", raising=False)
+    assert dev.compiler() == "g++"
+    monkeypatch.setenv("CXX", "clang++-14")
+    assert dev.compiler() == "clang++-14"
+    monkeypatch.setattr(dev.shutil, "which", lambda name: None)
+    assert dev.compiler() is None
+
+
 def test_half_installed_packages_are_found(dev, tmp_path):
     for name in ("whole", "cut", "short", "early"):
         info = tmp_path / f"{name}-1.0.dist-info"

@@ -46,10 +46,10 @@ class Built(NamedTuple):
     sdist: Path
 
 
-def run(*command: str | Path, cwd: Path = ROOT) -> str:
+def run(*command: str | Path, cwd: Path = ROOT, env: dict[str, str] | None = None) -> str:
     """Output of a command that must succeed."""
     done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, capture_output=True, text=True, check=False
+        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -107,6 +107,61 @@ def test_wheel_holds_nothing_else(in_wheel: dict[str, bytes]):
     assert not [name for name in in_wheel if name.endswith((".pyc", ".pt"))]
 
 
+def test_wheel_holds_the_native_library(built: Built, in_wheel: dict[str, bytes]):
+    found = [name for name in in_wheel if "/_native/" in name]
+    if not found and not os.environ.get("NUCPRUNE_REQUIRE_NATIVE"):
+        pytest.skip("no native library: no C++17 compiler here")
+    (library,) = found
+    assert library.startswith("napari_nucprune/_native/_nucprune.")
+    assert b"nucprune_abi_version" in in_wheel[library]
+    # One wheel a platform serves every Python.
+    tag = message_from_string(dist_info(in_wheel, "WHEEL"))["Tag"]
+    assert tag == f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+    assert built.wheel.name.endswith(f"-{tag}.whl")
+
+
+NO_LIBRARY = """
+import sys
+sys.path[:0] = sys.argv[1:2]
+sys.path.append(sys.argv[2])
+import numpy as np
+import napari_nucprune
+from napari_nucprune import native
+from napari_nucprune.doors import Maps, Merge
+from napari_nucprune.nuclei.watershed import merge
+assert napari_nucprune.__file__.startswith(sys.argv[1]), napari_nucprune.__file__
+distance = np.zeros((32, 32), np.float32)
+distance[8, 8] = distance[24, 24] = 1
+assert len(merge(Maps(distance + 1, distance, 0.25), Merge(sigma_um=0.5))) == 2
+try:
+    native.library()
+except native.NativeMissing as missing:
+    print(missing)
+"""
+
+
+def test_without_a_compiler_all_but_the_native_library_is_built(built: Built, tmp_path: Path):
+    with tarfile.open(built.sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    env = os.environ | {"CC": "no-compiler", "CXX": "no-compiler"}
+    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", tmp_path]
+    refused = subprocess.run(
+        [*build, source], env=env | {"NUCPRUNE_REQUIRE_NATIVE": "1"}, capture_output=True, text=True
+    )
+    assert refused.returncode
+    assert "no-compiler" in refused.stderr + refused.stdout
+    env.pop("NUCPRUNE_REQUIRE_NATIVE", None)
+    assert "WITHOUT its native library" in run(*build, source, cwd=tmp_path, env=env)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.endswith("-py3-none-any.whl")
+    install(wheel, tmp_path / "site")
+    site = sysconfig.get_path("purelib")
+    said = run(sys.executable, "-S", "-c", NO_LIBRARY, tmp_path / "site", site, cwd=tmp_path)
+    assert "no C++17 compiler worked" in said
+    assert len(said.splitlines()) == 1
+
+
 def test_base_dependencies_bring_no_viewer(in_wheel: dict[str, bytes]):
     """The plugin lives in the user's napari, with the user's Qt."""
     metadata = message_from_string(dist_info(in_wheel, "METADATA"))
@@ -119,8 +174,14 @@ def test_sdist_holds_the_sources(built: Built):
     with tarfile.open(built.sdist) as archive:
         files = {name.partition("/")[2] for name in archive.getnames()}
     needed = ["napari.yaml", "pyproject.toml", "LICENSE", "README.md", f"src/{MANIFEST}"]
+    needed += [
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "native").rglob("*")
+        if path.suffix in (".cpp", ".hpp", ".h", ".txt")
+    ]
+    assert len(needed) > 8
     assert not [name for name in needed if name not in files]
-    unwanted = (".venv", "runs/", "out/", ".git/", "nucprune-demo")
+    unwanted = ("build/", ".venv", "runs/", "out/", ".git/", "nucprune-demo")
     assert not [name for name in files if name.startswith(unwanted)]
 
 
@@ -137,7 +198,11 @@ def install(distribution: Path, target: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["wheel", "sdist"])
-def test_npe2_validates_an_installed_copy(built: Built, tmp_path: Path, kind: str):
+def test_npe2_validates_an_installed_copy(
+    built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+):
+    # The fixture has compiled the same sdist; nothing here looks at what a second time would give.
+    monkeypatch.setenv("SKBUILD_WHEEL_CMAKE", "false")
     target = tmp_path / "site"
     install(getattr(built, kind), target)
     site = sysconfig.get_path("purelib")

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ..doors import Maps, Merge, Nuclei
 from ..errors import InputError
+from .flood import flood
 from .table import measure
 
 
@@ -70,7 +71,7 @@ def merge(maps: Maps, parameters: Merge) -> Nuclei:
     if inside.any():
         radius = max(1, round(parameters.footprint_um / maps.mpp))
         markers = _markers(smoothed, inside, parts, radius)
-        labels = _flood(smoothed, markers, parts, n_parts)
+        labels = flood(smoothed, parts, markers)
     labels = _without_small(labels, least)
     return Nuclei(labels, measure(labels, distance, maps.mpp), maps.mpp)
 
@@ -149,30 +150,6 @@ def _markers(
         _, first = np.unique(flat[lone[order]], return_index=True)
         markers = np.concatenate([markers, lone[order][first]])
     return np.sort(markers)
-
-
-def _flood(
-    smoothed: NDArray[np.float32],
-    markers: NDArray[np.intp],
-    parts: NDArray[np.int32],
-    n_parts: int,
-) -> NDArray[np.int32]:
-    """Return labels (H, W) int32: the part of the mask that each marker i floods has i + 1."""
-    from skimage.segmentation import watershed
-
-    part_of = parts.ravel()[markers]
-    ids = np.arange(1, len(markers) + 1, dtype=np.int32)
-    crowded = np.bincount(part_of, minlength=n_parts) > 1
-    # A part with one marker is that marker's whatever the landscape: no flood.
-    single = ~crowded[part_of]
-    label_of_part = np.zeros(n_parts, dtype=np.int32)
-    label_of_part[part_of[single]] = ids[single]
-    labels = label_of_part[parts]
-    if not single.all():
-        seeds = np.zeros(parts.shape, dtype=np.int32)
-        seeds.ravel()[markers[~single]] = ids[~single]
-        labels += watershed(-smoothed, seeds, mask=crowded[parts]).astype(np.int32, copy=False)
-    return labels
 
 
 def _without_small(labels: NDArray[np.int32], least: int) -> NDArray[np.int32]:

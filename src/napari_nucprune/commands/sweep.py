@@ -152,7 +152,7 @@ def _recovering(
         own = kept[pruning]
         if isinstance(own, InputError):
             raise own
-        weights = {branch: unpack(own[branch], masks[branch]) for branch in BRANCHES}
+        weights = {branch: unpack(own[branch]) for branch in BRANCHES}
         return replace(checkpoint, weights=weights, pruning=pruning.as_dict())
 
     return network

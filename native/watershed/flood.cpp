@@ -1,16 +1,7 @@
 // The flood: a bucket queue whose open bucket is a heap. As exact as one heap over everything, but
 // nearly every pixel is pushed and popped in constant time.
 
-#include "nucprune_watershed.h"
-
-#include <algorithm>
-#include <atomic>
-#include <cstddef>
-#include <limits>
-#include <new>
-#include <system_error>
-#include <thread>
-#include <vector>
+#include "common.hpp"
 
 namespace {
 
@@ -141,9 +132,10 @@ std::vector<Part> prepare(const Image &image, const int32_t *parts, int32_t n_pa
             crowded[place_of[number]].markers.push_back(static_cast<int32_t>(markers[k]));
     }
     for (int32_t i = 0; i < image.size; ++i) {
-        const int32_t label = image.labels[i] = label_of[parts[i]];
-        if (label >= 0) continue;
-        Part &part = crowded[place_of[parts[i]]];
+        const int32_t number = parts[i];  // read first: the labels may be in its place
+        image.labels[i] = label_of[number];
+        if (label_of[number] >= 0) continue;
+        Part &part = crowded[place_of[number]];
         ++part.pixels;
         part.low = std::min(part.low, image.landscape[i]);
         part.high = std::max(part.high, image.landscape[i]);
@@ -156,26 +148,10 @@ void flood(const Image &image, std::vector<Part> &parts, int32_t threads) {
     // The largest first, so that no thread is left with one at the end.
     std::sort(parts.begin(), parts.end(),
               [](const Part &a, const Part &b) { return a.pixels > b.pixels; });
-    std::atomic<std::size_t> next{0};
-    std::atomic<bool> no_memory{false};
-    const auto work = [&] {
-        try {
-            Flood queue(image);
-            for (std::size_t i; (i = next++) < parts.size();) queue.run(parts[i]);
-        } catch (const std::bad_alloc &) {
-            no_memory = true;
-        }
-    };
-    std::vector<std::thread> others;
-    const std::size_t useful = std::min(parts.size(), static_cast<std::size_t>(threads));
-    try {
-        for (std::size_t i = 1; i < useful; ++i) others.emplace_back(work);
-    } catch (const std::system_error &) {  // no more threads to be had: those there are suffice
-    } catch (const std::bad_alloc &) {
-    }
-    work();
-    for (std::thread &other : others) other.join();
-    if (no_memory) throw std::bad_alloc();
+    nucprune::parallel(static_cast<int64_t>(parts.size()), threads, [&](auto next) {
+        Flood queue(image);
+        for (int64_t i; (i = next()) >= 0;) queue.run(parts[i]);
+    });
 }
 
 }  // namespace
@@ -183,23 +159,20 @@ void flood(const Image &image, std::vector<Part> &parts, int32_t threads) {
 int32_t nucprune_flood(const float *landscape, const int32_t *parts, int64_t height, int64_t width,
                        int32_t n_parts, const int64_t *markers, int64_t n_markers, int32_t threads,
                        int32_t *labels) {
-    const int64_t most = std::numeric_limits<int32_t>::max() - 1;
-    if (height < 1 || width < 1 || height > most / width || n_parts < 1 || n_markers < 0)
-        return NUCPRUNE_FLOOD_INVALID;
+    if (!nucprune::is_image(height, width) || n_parts < 1 || n_markers < 0)
+        return NUCPRUNE_WATERSHED_INVALID;
     const int64_t size = height * width;
     for (int64_t i = 0; i < size; ++i)
-        if (parts[i] < 0 || parts[i] >= n_parts) return NUCPRUNE_FLOOD_INVALID;
+        if (parts[i] < 0 || parts[i] >= n_parts) return NUCPRUNE_WATERSHED_INVALID;
     for (int64_t k = 0; k < n_markers; ++k)
         if (markers[k] < 0 || markers[k] >= size || parts[markers[k]] == 0 ||
             (k > 0 && markers[k] <= markers[k - 1]))
-            return NUCPRUNE_FLOOD_INVALID;
+            return NUCPRUNE_WATERSHED_INVALID;
     const Image image{landscape, labels, static_cast<int32_t>(size), static_cast<int32_t>(width)};
-    try {
+    return nucprune::guarded([&]() -> int32_t {
         std::vector<Part> crowded =
             prepare(image, parts, n_parts, markers, static_cast<int32_t>(n_markers));
-        flood(image, crowded, std::max(threads, 1));
-    } catch (const std::bad_alloc &) {
-        return NUCPRUNE_FLOOD_NO_MEMORY;
-    }
-    return NUCPRUNE_FLOOD_OK;
+        flood(image, crowded, threads);
+        return 0;
+    });
 }

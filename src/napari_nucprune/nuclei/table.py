@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..doors import Nuclei
 from ..errors import InputError
 from ..files import replacing
+from .kernels import moments
 
 #: Header of `write_csv`, centroids in pixels of the labels and in um from their origin.
 CSV_COLUMNS = (
@@ -64,6 +65,28 @@ def measure(
         )
     if not np.isfinite(mpp) or mpp <= 0:
         raise InputError(f"The pixel size is {mpp} um; expected a number above 0.")
+    quick = moments(labels, distance)
+    ids, columns = _moments(labels, distance) if quick is None else quick
+    pixels, centroid_y, centroid_x, yy, xy, xx, mean = columns
+    # Eigenvalues of [[yy, xy], [xy, xx]] are middle +- spread.
+    middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
+    longest = middle + spread
+    # A straight line of pixels has middle == spread; rounding must not carry it above 1.
+    ratio = np.divide(2 * spread, longest, out=np.zeros_like(longest), where=longest > 0)
+    return {
+        "label": ids,
+        "centroid_y": centroid_y,
+        "centroid_x": centroid_x,
+        "area_um2": pixels * mpp**2,
+        "eccentricity": np.sqrt(np.clip(ratio, 0, 1)),
+        "mean_distance": mean,
+    }
+
+
+def _moments(
+    labels: NDArray[np.integer], distance: NDArray[np.floating]
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """Return what `kernels.moments` does, of any types."""
     # Sums go over horizontal runs of equal labels, some 40 times fewer than pixels.
     starts = np.flatnonzero(_run_starts(labels))
     label_of = labels.ravel()[starts]
@@ -90,19 +113,8 @@ def measure(
     yy, xy = total(dy * dy * length) / pixels, total(dy * dx * length) / pixels
     # A run's own scatter about its middle is n (n**2 - 1) / 12.
     xx = total((dx * dx + (length * length - 1) / 12) * length) / pixels
-    # Eigenvalues of [[yy, xy], [xy, xx]] are middle +- spread.
-    middle, spread = (yy + xx) / 2, np.hypot((yy - xx) / 2, xy)
-    longest = middle + spread
-    # A straight line of pixels has middle == spread; rounding must not carry it above 1.
-    ratio = np.divide(2 * spread, longest, out=np.zeros_like(longest), where=longest > 0)
-    return {
-        "label": ids.astype(np.int32),
-        "centroid_y": centroid_y,
-        "centroid_x": centroid_x,
-        "area_um2": pixels * mpp**2,
-        "eccentricity": np.sqrt(np.clip(ratio, 0, 1)),
-        "mean_distance": total(distance_of) / pixels,
-    }
+    columns = (pixels, centroid_y, centroid_x, yy, xy, xx, total(distance_of) / pixels)
+    return ids.astype(np.int32), np.array(columns)
 
 
 def _run_starts(labels: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -93,19 +93,24 @@ class Merge:
         Least distance between two markers (Chebyshev).
     min_area_um2
         Smaller objects are removed.
+    saddle
+        Neighbours are one nucleus where the distance on the saddle between them is at least so
+        much of the lower of their two peaks; 1 leaves every marker a nucleus of its own.
     """
 
     sigma_um: float = 0.75
     threshold: float = 0.5
     footprint_um: float = 1.0
     min_area_um2: float = 1.9
+    saddle: float = 1.0
 
     def __post_init__(self) -> None:
-        values = (self.sigma_um, self.threshold, self.footprint_um, self.min_area_um2)
-        if not all(np.isfinite(v) and v >= 0 for v in values) or self.threshold > 1:
+        values = asdict(self).values()
+        at_most_1 = self.threshold <= 1 and self.saddle <= 1
+        if not all(np.isfinite(v) and v >= 0 for v in values) or not at_most_1:
             raise InputError(
                 f"The merge parameters are {asdict(self)}; expected finite numbers of at least 0 "
-                "and a threshold of at most 1."
+                "and a threshold and a saddle of at most 1."
             )
 
 

@@ -10,6 +10,7 @@ from .. import native
 from ..doors import Maps, Merge, Nuclei
 from ..errors import InputError
 from . import kernels, plain
+from .saddles import join
 from .table import measure
 
 
@@ -18,14 +19,15 @@ def merge(maps: Maps, parameters: Merge, threads: int | None = None) -> Nuclei:
 
     The mask is ``semantic >= threshold``. The distance map is smoothed by a Gaussian, its local
     maxima inside the mask are the markers, and a watershed on the negative smoothed map floods
-    the mask from them. Objects under the minimum area go.
+    the mask from them. Basins without a valley between them are joined (`saddles.join`). Objects
+    under the minimum area go.
 
     Parameters
     ----------
     maps
         semantic (H, W) in [0, 1] and distance (H, W), floating, at ``maps.mpp`` um a pixel.
     parameters
-        Smoothing, threshold, marker footprint and minimum area, in um.
+        Smoothing, marker footprint and minimum area in um, threshold and saddle.
     threads
         How many the native library may use; None for one a CPU. Nothing depends on it.
 
@@ -67,6 +69,7 @@ def merge(maps: Maps, parameters: Merge, threads: int | None = None) -> Nuclei:
         radius = max(1, round(parameters.footprint_um / maps.mpp))
         markers = steps.markers_of(smoothed, labels, n_parts, radius)
         labels = steps.flood(smoothed, labels, n_parts, markers, threads)
+        labels = join(labels, smoothed, smoothed.ravel()[markers], parameters.saddle)
         labels = steps.drop_small(labels, len(markers), least)
     return Nuclei(labels, measure(labels, distance, maps.mpp), maps.mpp)
 

@@ -14,12 +14,13 @@ from ..checkpoint.format import Checkpoint, save
 from ..compare.metrics import mean_scores
 from ..datasets.base import Annotated
 from ..datasets.evaluate import count_image, run_on
-from ..doors import Merge, Progress, Scores, no_progress
+from ..doors import BRANCHES, Merge, Progress, Scores, no_progress
 from ..runtime.torch_runtime import TorchRuntime
 from .config import Config
 
 #: What is tried, in this order, each at the best of those before.
 GRID: dict[str, tuple[float, ...]] = {
+    "saddle": (0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0),
     "sigma_um": (0.375, 0.5, 0.625, 0.75, 0.875, 1.0, 1.125, 1.25, 1.5),
     "footprint_um": (0.75, 1.0, 1.5, 2.0, 2.5),
     "threshold": (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65),
@@ -80,7 +81,7 @@ def finish(
         return [count_image(i, *maps[layout, i.name], parameters).scores() for i in items]
 
     # One after the other: a grid of all would take an hour.
-    best, best_value = Merge(), -1.0
+    best, best_value = Merge(sigma_um=0.5), -1.0
     for name, values in GRID.items():
         so_far = best
         for value in values:
@@ -109,6 +110,7 @@ def finish(
         "steps": config.steps,
         "batch": config.batch,
         "crop": config.crop,
+        "branches": list(config.branches),
         "data": _data(config, validation),
         "started_from": _started_from(start),
         "metrics": metrics,
@@ -156,9 +158,9 @@ def card(checkpoint: Checkpoint) -> str:
         f"- Pixel size: {checkpoint.mpp:g} um/px",
         f"- Distance target: {f'um over {unit:g}' if unit else 'over the maximum of the image'}",
         f"- Watershed: sigma {merge.sigma_um:g} um, threshold {merge.threshold:g}, "
-        f"least area {merge.min_area_um2:g} um2",
+        f"least area {merge.min_area_um2:g} um2, saddle {merge.saddle:g}",
         f"- Trained by `nucprune train`: {about['steps']} steps of {about['batch']} crops of "
-        f"{about['crop']} px, both branches, seed {about['seed']}",
+        f"{about['crop']} px, {_branches(about)}, seed {about['seed']}",
         *_history(about.get("started_from")),
         f"- Weights' sha256: `{checkpoint.sha256}`",
         "",
@@ -177,6 +179,12 @@ def card(checkpoint: Checkpoint) -> str:
     lines += ["", "## By patient", ""]
     lines += _table(about["patients"], "patient")
     return "\n".join(lines) + "\n"
+
+
+def _branches(about: Mapping[str, Any]) -> str:
+    """Return which branches a training moved, e.g. ``both branches``."""
+    trained = about.get("branches", BRANCHES)
+    return "both branches" if len(trained) == len(BRANCHES) else f"the {trained[0]} branch alone"
 
 
 def _history(start: Mapping[str, Any] | None) -> list[str]:

@@ -97,7 +97,7 @@ def moments(values: NDArray[Any], reference: NDArray[Any], name: str = "distance
     InputError
         Where the shapes differ or a value is not finite.
     """
-    a, b = np.asarray(values, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
+    a, b = np.array(values, np.float64).ravel(), np.array(reference, np.float64).ravel()
     if np.shape(values) != np.shape(reference):
         raise InputError(
             f"The {name} has shape {np.shape(values)} and its reference {np.shape(reference)}; "
@@ -109,13 +109,15 @@ def moments(values: NDArray[Any], reference: NDArray[Any], name: str = "distance
     means = [float(x[0] if x.min() == x.max() else x.mean()) for x in (a, b)]
     if not np.isfinite(means).all():
         raise InputError(f"The {name} or its reference holds NaN or inf; expected finite numbers.")
-    da, db, error = a - means[0], b - means[1], a - b
+    error = a - b
+    a -= means[0]  # both are copies
+    b -= means[1]
     return Moments(
         a.size,
         means[0],
         means[1],
-        spread=float(da @ da),
-        reference_spread=float(db @ db),
-        product=float(da @ db),
+        spread=float(a @ a),
+        reference_spread=float(b @ b),
+        product=float(a @ b),
         squared_error=float(error @ error),
     )

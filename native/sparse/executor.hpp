@@ -1,0 +1,91 @@
+// Runs a network on a tile.
+//
+// A level at a time, and within it in strips of a few rows, so that what lies between two
+// convolutions stays in L2: the strip's input (RGB, the level above pooled, or up-sampled and
+// skipped channels side by side) -> convolution -> convolution -> what outlives the level (skip,
+// pooled, or the level's result). Very wide tiles are cut in x too, with a vector recomputed at
+// each cut. Threads take bands of rows.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "layout.hpp"
+#include "network.hpp"
+#include "streams.hpp"
+
+namespace nucprune {
+
+struct Tile {
+    const void *rgb;
+    bool is_float;
+    int64_t rgb_stride;
+    int32_t height, width;
+    float *out;
+    int64_t out_stride;
+    int32_t threads;
+    const int32_t *cancel;
+    int32_t *progress;
+    int64_t *layer_ns;
+};
+
+// Memory and streams for runs of one network, one run at a time; kept between runs of equal size.
+class Workspace {
+  public:
+    Workspace(const Network &network, const Kernels &kernels);
+    ~Workspace();
+    Workspace(const Workspace &) = delete;
+    Workspace &operator=(const Workspace &) = delete;
+
+    // False where it was cancelled. Throws std::bad_alloc.
+    bool run(const Tile &tile);
+
+  private:
+    struct Level {
+        int32_t height, width, vectors;
+        bool ragged;  // the last lanes' pixels lie beyond the image
+        char *mask;   // of vector 0; two more on both sides
+        View input, skip, result;  // input: pooled from the level above, in the result's memory
+    };
+    struct Pass {
+        int32_t level;
+        bool down;
+        int32_t conv1, conv2, up, head;  // layers; up and head may be -1
+        int32_t rows, vectors;           // of a strip's output
+        int32_t blocks, bands;           // cuts in x and in y
+        int32_t in_channels, channels;
+        View source, middle, last;  // a band's strips, of band 0; rows count from their start
+        int64_t band_bytes;
+        int64_t work;
+        Stream streams[5];  // conv1, conv2, the two columns of up, head
+    };
+    void plan(const Tile &tile);
+    void lay_out();
+    void link(Pass &pass);
+    void allocate(int64_t bytes);
+    void run_band(const Pass &pass, int32_t band, const Tile &tile);
+    struct Strip;
+    void fill(const Pass &pass, const Strip &strip, const Tile &tile);
+    void fill_up(const Pass &pass, const Strip &strip, const Tile &tile);
+    void first(const Pass &pass, const Strip &strip, const Tile &tile);
+    void second(const Pass &pass, const Strip &strip, const Tile &tile);
+    void finish(const Pass &pass, const Strip &strip, const Tile &tile);
+    void conv(const Stream &stream, const View &in, const View &out, int64_t in_y, int64_t in_j,
+              int64_t out_y, int64_t out_j, int32_t rows, int32_t vectors, const char *mask,
+              bool relu, const Tile &tile);
+
+    const Network &network_;
+    const Kernels &kernels_;
+    int64_t generation_ = 0;
+    int32_t height_ = 0, width_ = 0, threads_ = 0;
+    std::vector<Level> levels_;
+    std::vector<Pass> passes_;
+    char *memory_ = nullptr, *scratch_ = nullptr;
+    int64_t bytes_ = 0;
+    std::atomic<int64_t> done_{0};
+    int64_t total_ = 0;
+};
+
+}  // namespace nucprune

@@ -66,7 +66,7 @@ void Stream::link(const Network &network, int32_t index, const Strides &s, int32
     int64_t filled = 0;
     std::vector<size_t> bounds{0};
     for (int32_t group = 0; group < groups; ++group) {
-        const int32_t *count = &counts_[static_cast<size_t>(group) * n];
+        const int32_t *count = counts_.data() + static_cast<size_t>(group) * n;
         const int32_t most = n ? *std::max_element(count, count + n) : 0;
         starts_.assign(most + 2, 0);
         for (int32_t row = 0; row < n; ++row) ++starts_[count[row] + 1];

@@ -6,7 +6,39 @@ from typing import Protocol
 
 from ..checkpoint.format import Checkpoint
 from ..doors import Field, Maps, Progress, ShouldStop, never, no_progress
+from ..errors import InputError
 from ..pruning.strategy import Masks
+
+LARGEST = 8192
+TILE = 1024
+
+
+def check_field(field: Field, checkpoint: Checkpoint, reach: int) -> None:
+    """Refuse what the network was not trained for, and what is too large.
+
+    Parameters
+    ----------
+    field, checkpoint
+        What is to run.
+    reach
+        Pixels that a part of the largest size carries on each side.
+
+    Raises
+    ------
+    InputError
+        See `Runtime.run`.
+    """
+    if abs(field.mpp / checkpoint.mpp - 1) > 0.05:
+        raise InputError(
+            f"The field has {field.mpp:.4g} um/px and {checkpoint.name} wants "
+            f"{checkpoint.mpp:g}; resample the image first."
+        )
+    shape = field.rgb.shape[:2]
+    if max(shape) > LARGEST + 2 * reach:
+        raise InputError(
+            f"The area is {shape[1]} x {shape[0]} px at {checkpoint.mpp:g} um/px; at most "
+            f"{LARGEST} x {LARGEST} can be run at once: zoom in or choose a smaller part."
+        )
 
 
 class Runtime(Protocol):

@@ -11,10 +11,11 @@ from ..doors import BRANCHES, Branch, Field, Maps, Progress, ShouldStop, never, 
 from ..errors import Cancelled, EnvironmentStopped, InputError
 from ..pruning.magnitude import Mask
 from ..pruning.strategy import Masks
+from .base import LARGEST, TILE, check_field
 from .tiling import halo_of, pad_to_grid, windows
 
-LARGEST = 8192
-TILE = 1024
+__all__ = ["DEVICES", "LARGEST", "TILE", "TorchRuntime", "pick_device"]
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
@@ -107,18 +108,9 @@ class TorchRuntime:
         checkpoint = self._checkpoint
         if checkpoint is None:
             raise RuntimeError("load a checkpoint before run")
-        if abs(field.mpp / checkpoint.mpp - 1) > 0.05:
-            raise InputError(
-                f"The field has {field.mpp:.4g} um/px and {checkpoint.name} wants "
-                f"{checkpoint.mpp:g}; resample the image first."
-            )
         shape = field.rgb.shape[:2]
         halo, grid = halo_of(max(len(n.encoder) for n in self._nets.values()))
-        if max(shape) > LARGEST + 2 * (halo + grid):  # a part of the largest size has a halo
-            raise InputError(
-                f"The area is {shape[1]} x {shape[0]} px at {checkpoint.mpp:g} um/px; at most "
-                f"{LARGEST} x {LARGEST} can be run at once: zoom in or choose a smaller part."
-            )
+        check_field(field, checkpoint, halo + grid)
         maps = {branch: np.empty(shape, np.float32) for branch in BRANCHES}
         rgb = pad_to_grid(field.rgb, grid)
         cuts = list(windows(shape, self.tile, halo, grid))

@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # (napari keeps the settings of plugins in the same folder.)
 SETTINGS = Path(tempfile.mkdtemp(prefix="nucprune-settings-"))
 os.environ["NAPARI_CONFIG"] = str(SETTINGS / "settings.yaml")
+os.environ["NUCPRUNE_SETTINGS"] = str(SETTINGS)
 
 NEED_A_SCREEN = {"qapp", "qtbot", "make_napari_viewer", "make_napari_viewer_proxy"}
 

@@ -15,7 +15,7 @@ from napari_nucprune.checkpoint import bundled
 from napari_nucprune.checkpoint.format import load
 from napari_nucprune.nuclei.watershed import merge
 from napari_nucprune.pruning.strategy import Ranking
-from napari_nucprune.runtime.torch_runtime import TorchRuntime
+from napari_nucprune.runtime.auto import AutoRuntime
 from napari_nucprune.slides.field import take
 from napari_nucprune.slides.source import Source
 from napari_nucprune.widgets import layers
@@ -56,9 +56,11 @@ def settle(dock, qtbot, timeout=30_000):
 
 def expected(checkpoint, rgb, pruning):
     """The same by the core alone."""
-    runtime = TorchRuntime("cpu")
-    masks = Ranking(checkpoint, pruning.keep).masks(pruning)
-    runtime.load(checkpoint, masks)
+    runtime = AutoRuntime("cpu")
+    if (pruning.cr_semantic, pruning.cr_distance) == (1, 1):
+        runtime.load_dense(checkpoint)
+    else:
+        runtime.load(checkpoint, Ranking(checkpoint, pruning.keep).masks(pruning))
     maps = runtime.run(take(Source([rgb]), checkpoint.mpp).field)
     return maps, merge(maps, checkpoint.merge)
 

@@ -168,7 +168,11 @@ def test_recovered_weights_run_and_come_from_memory_again(checkpoint, calls):
     again = session.run(job(8))
     assert same_maps(again, first)
     assert (again.recovery_seconds, calls) == (0, [])
-    assert same_maps(session.run(session.dense_job(job(8))), Session(checkpoint).run(job(1)))
+    dense = session.run(session.dense_job(job(8)))
+    assert dense.runtime == "torch"
+    for name in BRANCHES:
+        wanted = getattr(Session(checkpoint).run(job(1)).maps, name)
+        np.testing.assert_allclose(getattr(dense.maps, name), wanted, atol=1e-5)
 
 
 def test_what_is_stored_needs_no_recovery(checkpoint, calls):

@@ -17,7 +17,7 @@ from napari_nucprune.checkpoint.format import load
 from napari_nucprune.errors import Cancelled
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Ranking
-from napari_nucprune.runtime.torch_runtime import TorchRuntime
+from napari_nucprune.runtime.auto import AutoRuntime
 from napari_nucprune.slides.field import take
 from napari_nucprune.slides.source import Source
 from napari_nucprune.widgets import cr_slider, layers
@@ -75,7 +75,7 @@ def ready(dock):
 
 
 def run_by_the_core(checkpoint, masks=None, rgb=RGB):
-    runtime = TorchRuntime("cpu")
+    runtime = AutoRuntime("cpu")
     runtime.load(checkpoint, masks)
     return runtime.run(take(Source([rgb]), checkpoint.mpp).field)
 

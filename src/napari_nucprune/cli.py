@@ -145,7 +145,7 @@ def _keep_and_recover(group: argparse._ArgumentGroup) -> None:
 
 
 def _running(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--runtime", default="auto", choices=["auto", "torch"])
+    sub.add_argument("--runtime", default="auto", choices=["auto", "torch", "sparse"])
     sub.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
     sub.add_argument("--tile", type=int, metavar="PX", help="side of a tile, a multiple of 16")
     sub.add_argument("--threads", type=int, metavar="N")

@@ -36,7 +36,7 @@ from .slides.field import Taken, take
 from .slides.source import Source
 
 if TYPE_CHECKING:
-    from .runtime.base import Runtime
+    from .runtime.auto import AutoRuntime
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class Preview:
         Whether recovered weights ran, and the time it took to get them: 0 from memory.
     note
         Why they did not run where they were wanted.
+    runtime, slow_because
+        Which runtime ran; why the sparse one cannot, if so.
     """
 
     pruning: Pruning
@@ -106,6 +108,8 @@ class Preview:
     recovered: bool = False
     recovery_seconds: float = 0.0
     note: str = ""
+    runtime: str = "torch"
+    slow_because: str = ""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,7 @@ class Session:
     def __init__(self, checkpoint: Checkpoint, device: str = "auto") -> None:
         self.checkpoint = checkpoint
         self._device = device
-        self._runtime: Runtime | None = None
+        self._runtime: AutoRuntime | None = None
         self._rankings: dict[Any, Ranking] = {}
         self._field: tuple[Hashable, Taken] | None = None
         self._dense: tuple[Hashable, Preview] | None = None
@@ -176,13 +180,16 @@ class Session:
             raise Cancelled("Cancelled.")
         if self._runtime is None:
             progress("Starting torch", 0, 0)
-            from .runtime.torch_runtime import TorchRuntime
+            from .runtime.auto import AutoRuntime
 
-            self._runtime = TorchRuntime(self._device)
+            self._runtime = AutoRuntime(self._device)
         recovered, note, recovery = None, "", 0.0
         if masks is not None and job.recovery != "off":
             recovered, note, recovery = self._recovered(job, masks, progress, should_stop)
-        if recovered is None:
+        if masks is None and self.checkpoint.pruning is None:
+            # What times are compared with is the dense network in a dense runtime.
+            self._runtime.load_dense(self.checkpoint)
+        elif recovered is None:
             self._runtime.load(self.checkpoint, masks)
         else:
             self._runtime.load(recovered)
@@ -202,6 +209,8 @@ class Session:
             recovered is not None,
             recovery,
             note,
+            self._runtime.name,
+            self._runtime.note,
         )
         if masks is None:
             self._dense = ((job.image, job.box), result)

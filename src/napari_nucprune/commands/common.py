@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..checkpoint.format import Checkpoint
     from ..datasets.base import Folder
     from ..pruning.strategy import Masks
-    from ..runtime.torch_runtime import TorchRuntime
+    from ..runtime.base import Runtime
 
 
 def say(text: str) -> None:
@@ -131,20 +131,22 @@ def prepare(options: argparse.Namespace, checkpoint: Checkpoint) -> Network:
     return Network(checkpoint, pruning, found, None, about)
 
 
-def open_runtime(options: argparse.Namespace) -> TorchRuntime:
+def open_runtime(options: argparse.Namespace) -> Runtime:
     """Return a runtime, not yet loaded: wrong options must show before the work begins."""
     import torch
 
-    from ..runtime.torch_runtime import TILE, TorchRuntime
+    from ..runtime import auto
+    from ..runtime.base import TILE
 
     if options.threads is not None:
         if options.threads < 1:
             raise InputError(f"--threads is {options.threads}; give at least 1.")
         torch.set_num_threads(options.threads)
-    return TorchRuntime(options.device, TILE if options.tile is None else options.tile)
+    tile = TILE if options.tile is None else options.tile
+    return auto.open_runtime(options.runtime, options.device, options.threads, tile)
 
 
-def about_runtime(opened: Checkpoint, runtime: TorchRuntime) -> dict[str, Any]:
+def about_runtime(opened: Checkpoint, runtime: Runtime) -> dict[str, Any]:
     """Return what results say of the checkpoint as the user named it, and of what ran it."""
     import torch
 
@@ -160,7 +162,7 @@ def about_runtime(opened: Checkpoint, runtime: TorchRuntime) -> dict[str, Any]:
     }
 
 
-def about_run(network: Network, runtime: TorchRuntime) -> dict[str, Any]:
+def about_run(network: Network, runtime: Runtime) -> dict[str, Any]:
     """Return what run.json says of the network."""
     from ..pruning.cost import cost
 

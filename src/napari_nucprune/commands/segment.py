@@ -78,7 +78,8 @@ def demo(options: argparse.Namespace) -> None:
     from ..nuclei.watershed import merge
     from ..pruning.cost import cost
     from ..pruning.strategy import Ranking
-    from ..runtime.torch_runtime import LARGEST, TorchRuntime
+    from ..runtime.auto import AutoRuntime
+    from ..runtime.base import LARGEST
     from ..samples import tissue
     from ..slides import outputs
     from ..slides.field import take, to_image
@@ -90,12 +91,12 @@ def demo(options: argparse.Namespace) -> None:
         source = Source([tissue()], None, "the sample tissue")
     checkpoint = open_checkpoint()
     ranking = Ranking(checkpoint)
-    runtime = TorchRuntime()
+    runtime = AutoRuntime()
     taken = take(source, checkpoint.mpp, largest=LARGEST)
     if source.mpp is None:
         say(f"pixel size is not set: the network's own {checkpoint.mpp:g} um is assumed.")
     rgb = take(replace(source, mpp=None), checkpoint.mpp).field.rgb
-    rows = ["cr,kept,sparsity,nuclei,seconds"]
+    rows = ["cr,kept,sparsity,nuclei,seconds,runtime"]
     with outputs.staged(options.output) as folder:
         for cr in (1.0, 5.0, 16.0):
             pruning = Pruning("layer-wise", cr, cr)
@@ -108,7 +109,9 @@ def demo(options: argparse.Namespace) -> None:
             outputs.write_png(folder / f"overlay-cr{cr:g}.png", outputs.overlay(rgb, labels))
             outputs.write_tiff(folder / f"instances-cr{cr:g}.tif", labels, None)
             spent = cost(checkpoint, pruning, masks)
-            rows.append(f"{cr:g},{spent.kept},{spent.sparsity:.4f},{len(nuclei)},{seconds:.3f}")
+            rows.append(
+                f"{cr:g},{spent.kept},{spent.sparsity:.4f},{len(nuclei)},{seconds:.3f},{runtime.name}"
+            )
         (folder / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print("\n".join(rows))
     print(f"overlays, labels and this table are in {Path(options.output).resolve()}")

@@ -63,19 +63,27 @@ def cost(checkpoint: Checkpoint, pruning: Pruning, masks: Masks | None) -> Cost:
         Of both branches, as sum / sum.
     """
     total = kept = 0
-    dense_macs = macs = 0.0
+    dense_macs = 0.0
     for branch in BRANCHES:
         for layer in checkpoint.layers(branch):
             nonzero = _nonzero(checkpoint, branch, layer.name, masks)
             total += layer.size
             kept += nonzero
             dense_macs += layer.size * layer.positions
-            macs += nonzero * layer.positions
     stated = checkpoint
     if masks is not None:
         parent = checkpoint.parent_sha256 or checkpoint.sha256
         stated = replace(checkpoint, pruning=pruning.as_dict(), parent_sha256=parent)
-    return Cost(total, kept, dense_macs, macs, saved_bytes(stated))
+    return Cost(total, kept, dense_macs, macs(checkpoint, masks), saved_bytes(stated))
+
+
+def macs(checkpoint: Checkpoint, masks: Masks | None) -> float:
+    """Return the multiply-adds a pixel of the image of all nonzero weights of both branches."""
+    return sum(
+        _nonzero(checkpoint, branch, layer.name, masks) * layer.positions
+        for branch in BRANCHES
+        for layer in checkpoint.layers(branch)
+    )
 
 
 def _nonzero(checkpoint: Checkpoint, branch: Branch, layer: str, masks: Masks | None) -> int:

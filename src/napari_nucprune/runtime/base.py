@@ -44,8 +44,15 @@ def check_field(field: Field, checkpoint: Checkpoint, reach: int) -> None:
 class Runtime(Protocol):
     """Runs a pruned checkpoint on fields. One instance is used by one thread at a time."""
 
-    name: str
-    device: str
+    @property
+    def name(self) -> str:
+        """Of what runs, for people."""
+        ...
+
+    @property
+    def device(self) -> str:
+        """Where it runs, as torch names it."""
+        ...
 
     def load(self, checkpoint: Checkpoint, masks: Masks | None = None) -> None:
         """Take a checkpoint with masks (None: as stored); quick when only the masks change."""

@@ -36,11 +36,15 @@ def compute(spent: Cost) -> str:
 
 def time(preview: Preview, against: Against | None) -> str:
     """Measured time of the network, of the dense one and of a recovery where there was one."""
-    text = f"network {milliseconds(preview.network_seconds)} (torch)"
+    text = f"network {milliseconds(preview.network_seconds)} ({preview.runtime})"
     if against is not None and against.dense is not preview:
-        text += f" · dense {milliseconds(against.dense.network_seconds)}"
+        dense = against.dense
+        ratio = dense.network_seconds / max(preview.network_seconds, 1e-6)
+        text += f", {ratio:.1f}x dense ({milliseconds(dense.network_seconds)}, {dense.runtime})"
     if preview.recovery_seconds:
         text += f" · recovered in {preview.recovery_seconds:.1f} s"
+    if preview.slow_because:
+        text += f" · without the fast runtime: {preview.slow_because}"
     return text
 
 

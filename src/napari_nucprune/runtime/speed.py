@@ -1,0 +1,126 @@
+"""How long the runtimes take on this computer: measured once, kept in the user's settings."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from ..checkpoint.architecture import HEAD
+from ..checkpoint.format import Checkpoint
+from ..doors import BRANCHES, Field
+from ..errors import NucpruneError
+from ..files import replacing
+from ..pruning.cost import macs
+from ..pruning.strategy import Masks
+from .base import Runtime
+
+#: Side of the tile that is timed, how often, and the weights kept in the sparse one: 1 in so many.
+SIDE, TIMES, THINNED = 256, 3, 16
+#: Folder of the settings; the variable is for tests and for homes that cannot be written.
+VARIABLE = "NUCPRUNE_SETTINGS"
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a pixel of both branches.
+
+    Attributes
+    ----------
+    torch
+        Of torch, whatever is pruned.
+    fixed, per_mac
+        Of the sparse kernels: ``fixed + per_mac * multiply-adds a pixel``.
+    """
+
+    torch: float
+    fixed: float
+    per_mac: float
+
+    def sparse(self, macs_a_pixel: float) -> float:
+        """Return the sparse kernels' seconds a pixel."""
+        return self.fixed + self.per_mac * macs_a_pixel
+
+
+def measure(checkpoint: Checkpoint, torch: Runtime, sparse: Runtime) -> Speed:
+    """Time both runtimes on a tile: torch as stored, the kernels as stored and thinned.
+
+    Parameters
+    ----------
+    checkpoint
+        A network that both can run; both hold it, thinned or not, afterwards.
+    """
+    rgb = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    field = Field(rgb, checkpoint.mpp)
+    thinned = _thinned(checkpoint)
+    torch.load(checkpoint)
+    dense_time = _seconds(lambda: torch.run(field))
+    points = []
+    for masks in (None, thinned):
+        sparse.load(checkpoint, masks)
+        points.append((macs(checkpoint, masks), _seconds(lambda: sparse.run(field))))
+    (many, slow), (few, quick) = points
+    slope = max(slow - quick, 0.0) / max(many - few, 1.0)
+    # Noise may put the line's start below zero.
+    return Speed(dense_time, max(quick - slope * few, 0.0), slope)
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """Return the least seconds a pixel of some calls after a first one that warms up."""
+    work()
+    best = math.inf
+    for _ in range(TIMES):
+        started = time.perf_counter()
+        work()
+        best = min(best, time.perf_counter() - started)
+    return best / SIDE**2
+
+
+def _thinned(checkpoint: Checkpoint) -> Masks:
+    masks: Masks = {branch: {} for branch in BRANCHES}
+    for branch in BRANCHES:
+        for layer in checkpoint.layers(branch):
+            if layer.name != HEAD:
+                mask = np.zeros(checkpoint.weights[branch][f"{layer.name}.weight"].shape, bool)
+                mask.reshape(-1)[::THINNED] = True
+                masks[branch][layer.name] = mask
+    return masks
+
+
+def settings_file() -> Path:
+    """Return where the measured speeds are kept."""
+    import platformdirs
+
+    folder = os.environ.get(VARIABLE) or platformdirs.user_config_dir("napari-nucprune", False)
+    return Path(folder) / "speed.json"
+
+
+def remembered(key: str) -> Speed | None:
+    """Return what was measured before under a key; a damaged file counts as none."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(settings_file().read_text(encoding="utf-8"))[key]
+        speed = Speed(**{f.name: float(found[f.name]) for f in fields(Speed)})
+        if all(math.isfinite(v) and v >= 0 for v in asdict(speed).values()):
+            return speed
+    return None
+
+
+def remember(key: str, speed: Speed) -> None:
+    """Keep what was measured; where nothing can be written, it is measured again next time."""
+    path = settings_file()
+    known: dict[str, object] = {}
+    with suppress(OSError, ValueError):
+        before = json.loads(path.read_text(encoding="utf-8"))
+        known = before if isinstance(before, dict) else {}
+    with suppress(OSError, NucpruneError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            text = json.dumps({**known, key: asdict(speed)}, indent=1)
+            temporary.write_text(text, encoding="utf-8")

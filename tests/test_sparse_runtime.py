@@ -35,6 +35,14 @@ def _needs_the_library():
         pytest.skip(f"no native library: {error}")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread_of_torch():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module")
 def trained():
     return open_checkpoint()
@@ -159,7 +167,7 @@ def architectures(draw):
     return replace(checkpoint, weights={"semantic": weights, "distance": weights})
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     checkpoint=architectures(),
     cells=st.tuples(st.integers(1, 5), st.integers(1, 9)),

@@ -26,7 +26,8 @@ Registers cpuid(uint32_t leaf) {
     __cpuidex(values, static_cast<int>(leaf), 0);
     r = {uint32_t(values[0]), uint32_t(values[1]), uint32_t(values[2]), uint32_t(values[3])};
 #else
-    if (leaf <= static_cast<uint32_t>(__get_cpuid_max(0, nullptr))) __cpuid_count(leaf, 0, r.a, r.b, r.c, r.d);
+    if (leaf <= static_cast<uint32_t>(__get_cpuid_max(0, nullptr)))
+        __cpuid_count(leaf, 0, r.a, r.b, r.c, r.d);
 #endif
     return r;
 }

@@ -39,6 +39,12 @@ void zero_row(const View &view, int64_t y, int64_t first) {
     std::memset(view.at(y, first), 0, static_cast<size_t>(view.row));
 }
 
+// Rows [y0, y1) of a plane, as far as they exist.
+Ahead ahead_of(const View &plane, int32_t y0, int32_t y1, int32_t height) {
+    y1 = std::min(y1, height);
+    return y0 < y1 ? Ahead{plane.at(y0, -2), (y1 - y0) * plane.row} : Ahead{nullptr, 0};
+}
+
 }  // namespace
 
 // Some rows of a block of a band, in absolute rows and vectors. The views' origins are shifted so
@@ -70,9 +76,9 @@ bool Workspace::run(const Tile &tile) {
 
 void Workspace::run_band(const Pass &pass, int32_t band, const Tile &tile) {
     const Level &level = levels_[pass.level];
-    auto cut = [&](int32_t i) {
+    auto cut = [&](int64_t i) {  // even: rows are pooled and up-sampled in pairs
         return i == pass.bands ? level.height
-                               : static_cast<int32_t>(int64_t{1} * level.height * i / pass.bands) & ~1;
+                               : static_cast<int32_t>(level.height * i / pass.bands) & ~1;
     };
     const int32_t top = cut(band), bottom = cut(band + 1);
     char *base = scratch_ + band * pass.band_bytes;
@@ -131,7 +137,7 @@ void Workspace::run_band(const Pass &pass, int32_t band, const Tile &tile) {
 
 void Workspace::conv(const Stream &stream, const View &in, const View &out, int64_t in_y,
                      int64_t in_j, int64_t out_y, int64_t out_j, int32_t rows, int32_t vectors,
-                     const char *mask, bool relu, const Tile &tile) {
+                     const char *mask, bool relu, const Ahead &ahead, const Tile &tile) {
     ConvTask task{};
     task.groups = stream.groups();
     task.group_count = stream.group_count();
@@ -144,6 +150,7 @@ void Workspace::conv(const Stream &stream, const View &in, const View &out, int6
     task.out_vector = out.vector;
     task.mask = mask;
     task.low = relu ? 0.0f : -std::numeric_limits<float>::infinity();
+    task.ahead = ahead;
     task.stop = tile.cancel;
     kernels_.conv(task);
 }
@@ -189,7 +196,7 @@ void Workspace::fill_up(const Pass &pass, const Strip &strip, const Tile &tile) 
         const int64_t at = (2 * int64_t{first} + x) * view.vector;
         out.origin = view.origin + at;
         conv(pass.streams[2 + x], below.result, out, y0 / 2, first, y0 / 2, 0, (y1 - y0) / 2,
-             vectors, level.ragged || !strip.whole ? level.mask + at : nullptr, false, tile);
+             vectors, level.ragged || !strip.whole ? level.mask + at : nullptr, false, {}, tile);
     }
     const int32_t up = network_.layers()[pass.up].slots;
     if (strip.whole) wrap(view, up, y0, y1, level.vectors, kernels_.lanes, 2, 0, level.vectors);
@@ -219,7 +226,11 @@ void Workspace::first(const Pass &pass, const Strip &strip, const Tile &tile) {
     const int32_t vectors = strip.whole ? level.vectors : strip.j1 - strip.j0 + 2;
     const bool masked = level.ragged || !strip.whole;
     conv(pass.streams[0], strip.source, view, y0 - 1, j0 - 1, y0, j0, y1 - y0, vectors,
-         masked ? level.mask + j0 * view.vector : nullptr, true, tile);
+         masked ? level.mask + j0 * view.vector : nullptr, true,
+         strip.whole && pass.up < 0 && pass.level > 0
+             ? ahead_of(level.input, strip.s1, strip.s1 + pass.rows, level.height)
+             : Ahead{},
+         tile);
     if (strip.whole)
         wrap(view, network_.layers()[pass.conv1].slots, y0, y1, level.vectors, kernels_.lanes, 1,
              0, level.vectors);
@@ -234,7 +245,11 @@ void Workspace::second(const Pass &pass, const Strip &strip, const Tile &tile) {
                                              : level.result;
     conv(pass.streams[1], strip.middle, out, strip.y0 - 1, strip.j0 - 1, strip.y0, strip.j0,
          strip.y1 - strip.y0, strip.j1 - strip.j0,
-         level.ragged ? level.mask + strip.j0 * out.vector : nullptr, true, tile);
+         level.ragged ? level.mask + strip.j0 * out.vector : nullptr, true,
+         strip.whole && pass.head < 0
+             ? ahead_of(out, strip.y1, strip.y1 + pass.rows, level.height)
+             : Ahead{},
+         tile);
     if (pass.head >= 0) return;
     wrap(out, pass.channels, strip.y0, strip.y1, level.vectors, kernels_.lanes, 2, strip.j0,
          strip.j1);
@@ -253,7 +268,7 @@ void Workspace::finish(const Pass &pass, const Strip &strip, const Tile &tile) {
     View out = strip.last;
     out.origin += pass.channels * out.channel;
     conv(pass.streams[4], strip.last, out, strip.y0, strip.j0, strip.y0, strip.j0,
-         strip.y1 - strip.y0, strip.j1 - strip.j0, nullptr, false, tile);
+         strip.y1 - strip.y0, strip.j1 - strip.j0, nullptr, false, {}, tile);
     for (int32_t y = strip.y0; y < strip.y1; ++y)
         unpack(reinterpret_cast<const float *>(out.at(y, strip.j0)), level.width, level.vectors,
                kernels_.lanes, strip.j0, strip.j1, tile.out + y * tile.out_stride);

@@ -74,7 +74,7 @@ class Workspace {
     void finish(const Pass &pass, const Strip &strip, const Tile &tile);
     void conv(const Stream &stream, const View &in, const View &out, int64_t in_y, int64_t in_j,
               int64_t out_y, int64_t out_j, int32_t rows, int32_t vectors, const char *mask,
-              bool relu, const Tile &tile);
+              bool relu, const Ahead &ahead, const Tile &tile);
 
     const Network &network_;
     const Kernels &kernels_;

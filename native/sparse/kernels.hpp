@@ -33,6 +33,12 @@ struct Group {
     const Entry *entries;
 };
 
+// Memory that the next call will need, fetched meanwhile, a little with every block.
+struct Ahead {
+    const char *from;
+    int64_t bytes;
+};
+
 struct ConvTask {
     const Group *groups;
     int32_t group_count;
@@ -43,6 +49,7 @@ struct ConvTask {
     int64_t out_row, out_vector;
     const char *mask;  // vectors of ones and zeros at out_vector from each other, or null
     float low;         // 0 for ReLU, minus infinity for none
+    Ahead ahead;
     const int32_t *stop;  // null, or not 0 to stop
 };
 

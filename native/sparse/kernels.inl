@@ -90,13 +90,17 @@ const Block kBlocks[4][12] = {ROW(1), ROW(2), ROW(4), ROW(8)};
 void conv(const ConvTask &t) {
     int log = 0;
     while (log < 3 && (2 << log) * t.vectors <= VECTOR_LIMIT) ++log;
+    const char *ahead = t.ahead.from, *const ahead_end = ahead + t.ahead.bytes;
     for (int row = 0; row < t.rows;) {
         while ((1 << log) > t.rows - row) --log;
         int most = VECTOR_LIMIT >> log;
         if (most > kMostVectors) most = kMostVectors;
         const int parts = (t.vectors + most - 1) / most;
+        const int64_t share = (t.ahead.bytes << log) / (t.rows * parts) + 64;
         for (int part = 0, at = 0; part < parts; ++part) {
             if (t.stop && __atomic_load_n(t.stop, __ATOMIC_RELAXED)) return;
+            for (int64_t i = 0; i < share && ahead < ahead_end; i += 64, ahead += 64)
+                __builtin_prefetch(ahead, 0, 2);
             const int width = (t.vectors - at + parts - part - 1) / (parts - part);
             kBlocks[log][width - 1](t, t.in + row * t.in_row + at * kBytes,
                                     t.out + row * t.out_row + at * t.out_vector,

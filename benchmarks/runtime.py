@@ -78,6 +78,8 @@ def onnx_run(net: torch.nn.Module, x: torch.Tensor, threads: int, openvino: bool
 
         own = ort.SessionOptions()
         own.intra_op_num_threads, own.inter_op_num_threads = threads, 1
+        # Else its threads spin on after a run, on the cores of whatever is timed next.
+        own.add_session_config_entry("session.force_spinning_stop", "1")
         session = ort.InferenceSession(path, own, ["CPUExecutionProvider"])
         return lambda: session.run(None, {"x": x.numpy()})
 

@@ -10,6 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from napari_nucprune.datasets.registry import open_folder
 from napari_nucprune.doors import Pruning
 from napari_nucprune.errors import InputError
 from napari_nucprune.files import replacing
-from napari_nucprune.pruning.recipe import Recipe
+from napari_nucprune.pruning.recipe import RESELECT, Recipe
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Ranking, apply
-from napari_nucprune.runtime.torch_runtime import TorchRuntime
+from napari_nucprune.runtime.auto import AutoRuntime
 from napari_nucprune.samples import calibration_crops
 from napari_nucprune.slides.crops import tissue_crops
 from napari_nucprune.slides.source import Source
@@ -34,13 +35,17 @@ from napari_nucprune.training.model_card import halves
 
 CURVE = (2, 4, 5, 8, 10, 16, 20, 32, 64)
 STRATEGIES = ("layer-wise", "network-wide")
-AT = (("layer-wise", 5), ("network-wide", 16))
+AT = (("layer-wise", 8), ("network-wide", 16))
 COUNTS = (1, 4, 16, 64)
 VARIANTS = {
-    "plain least squares": Recipe(relu_steps=0),
-    "one step to what ReLU lets through": Recipe(relu_steps=1),
-    "two (the default)": Recipe(),
-    "a third of the samples": Recipe(samples=1000),
+    "the strategy's weights, plain least squares": Recipe(relu_steps=0),
+    "the same, two steps to what ReLU lets through": Recipe(),
+    "weights chosen anew in one stage": replace(RESELECT, select_stages=1),
+    "in three (the default)": RESELECT,
+    "in five": replace(RESELECT, select_stages=5),
+    "three, a second step to what ReLU lets through": replace(RESELECT, relu_steps=2),
+    "three, twice the samples": replace(RESELECT, samples=6000, samples_a_weight=18),
+    "three, a third of the samples": replace(RESELECT, samples=1000),
 }
 KEYS = ("pq", "aji", "dice", "r2", "seconds")
 
@@ -57,7 +62,7 @@ class Study:
         self.checkpoint = checkpoint
         self.items = items
         self.kept = kept
-        self.runtime = TorchRuntime()
+        self.runtime = AutoRuntime()
         self.ranking = Ranking(checkpoint)
         self.done: dict[str, dict[str, float]] = {}
         if kept.exists():
@@ -79,7 +84,7 @@ class Study:
         cr: float,
         source: str = "",
         crops: Callable[[], np.ndarray] | None = None,
-        recipe: Recipe | None = None,
+        recipe: Recipe = RESELECT,
     ) -> dict[str, float]:
         """Score one image at one CR; ``source`` names crops and recipe, '' is one-shot."""
         key = "|".join((self.checkpoint.sha256[:12], item.name, strategy, f"{cr:g}", source))
@@ -181,7 +186,7 @@ def main() -> None:
         f"{dense['dice']:.3f}. PQ, AJI and Dice are against the ground truth (mean over images; "
         "in brackets the relative change of PQ, plus is loss), R2 is that of the distance map "
         "against the dense network's own (median over images). Recovered: on 16 crops of 128 px "
-        "of the image itself, both branches at the same CR.",
+        "of the image itself, the weights chosen anew, both branches at the same CR.",
         "",
     ]
     if options.only in ("curve", "all"):
@@ -216,7 +221,7 @@ def variants(
     for name, recipe in VARIANTS.items():
         row = [name]
         for strategy, cr in AT:
-            source = "own" if recipe == Recipe() else f"own, {name}"
+            source = "own" if recipe == RESELECT else f"own, {name}"
             found = study.mean(
                 study.one(i, strategy, cr, source, lambda i=i: crops_of(i, mpp), recipe)
                 for i in items

@@ -13,6 +13,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -171,7 +172,8 @@ def main() -> None:
 
     from napari_nucprune.checkpoint.bundled import open_checkpoint
 
-    parameters = open_checkpoint().merge
+    # scikit-image has no saddles: both do without.
+    parameters = replace(open_checkpoint().merge, saddle=1.0)
     rows = []
     for name, size, maps in list(fields(options.folder, options.sizes, options.images)):
         row = {"image": name, "size": size, **measure_one(maps, parameters, options.repeats)}

@@ -141,6 +141,8 @@ class PruningSection(Section):
         self.reselect = QCheckBox("reselect")
         self.reselect.setChecked(True)
         self.reselect.setToolTip(RESELECT)
+        # Its longest entry beside the box would push the dock past 320 px.
+        self.recovery.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.row(QLabel("Recovery"), (self.recovery, 1), self.reselect)
         self.both = CRSlider("both branches")
         self.semantic = CRSlider("semantic branch")

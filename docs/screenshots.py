@@ -1,6 +1,6 @@
 """Make the README's screenshot: python docs/screenshots.py [IMAGE [ZOOM]] (screen or Xvfb needed).
 
-The one in the README shows OpenSlide's CMU-1-Small-Region.svs (CC0), zoomed 9 times.
+The one in the README shows OpenSlide's CMU-1-Small-Region.svs (CC0), zoomed 16 times.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ is `mean_scores` of these, and the pooled ones (torchmetrics) are `pooled` of th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -180,7 +180,11 @@ def mean_scores(scores: Sequence[Scores]) -> dict[str, float | None]:
         The keys of `Scores.as_dict`; each the mean of the values that are not None, or None
         where there are none. ``truth`` and ``found`` are means too.
     """
-    rows = [s.as_dict() for s in scores]
+    return mean_rows([s.as_dict() for s in scores])
+
+
+def mean_rows(rows: Sequence[Mapping[str, float | None]]) -> dict[str, float | None]:
+    """Return what `mean_scores` does, of scores by the keys of `Scores.as_dict`."""
     means: dict[str, float | None] = {}
     for key in Counts().scores().as_dict():
         known = [value for row in rows if (value := row[key]) is not None]

@@ -29,7 +29,7 @@ from ..errors import Cancelled, InputError
 from ..nuclei.watershed import merge
 from ..pruning.strategy import Masks, Ranking, as_stored
 from ..runtime.base import Runtime
-from .metrics import RADIUS_UM, score
+from .metrics import RADIUS_UM, mean_rows, score
 
 Pruned = Literal["both", "semantic", "distance"]
 #: What a figure and the largest ratio look at, by what was asked about.
@@ -286,14 +286,8 @@ def mean_points(images: Sequence[Sequence[SweepPoint]]) -> list[SweepPoint]:
     for point in chain.from_iterable(images):
         found.setdefault((point.strategy, point.cr, point.pruned), []).append(point)
 
-    def mean(rows: list[Mapping[str, float | None]]) -> dict[str, float | None]:
-        columns = {
-            key: [value for row in rows if (value := row[key]) is not None] for key in rows[0]
-        }
-        return {key: float(np.mean(own)) if own else None for key, own in columns.items()}
-
     return [
-        SweepPoint(*key, mean([p.scores for p in own]), mean([p.start for p in own]))
+        SweepPoint(*key, mean_rows([p.scores for p in own]), mean_rows([p.start for p in own]))
         for key, own in found.items()
         if len(own) == len(images)
     ]

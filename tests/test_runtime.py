@@ -11,7 +11,7 @@ from napari_nucprune.checkpoint.unet import UNet
 from napari_nucprune.doors import BRANCHES, Field, Pruning
 from napari_nucprune.errors import Cancelled, EnvironmentStopped, InputError
 from napari_nucprune.pruning.strategy import Ranking, apply
-from napari_nucprune.runtime import torch_runtime
+from napari_nucprune.runtime import base
 from napari_nucprune.runtime.tiling import Window, halo_of, pad_to_grid, windows
 from napari_nucprune.runtime.torch_runtime import TorchRuntime, pick_device
 
@@ -138,7 +138,7 @@ def test_tiled_equals_untiled(tiled_and_whole, height, width, tile, seed):
 @pytest.mark.parametrize("halo", [64, 80])
 def test_a_smaller_halo_would_be_seen(tiled_and_whole, monkeypatch, halo):
     """Otherwise the test above could not fail."""
-    monkeypatch.setattr(torch_runtime, "halo_of", lambda depth: (halo, 16))
+    monkeypatch.setattr(base, "halo_of", lambda depth: (halo, 16))
     assert difference(*tiled_and_whole(272, 272, 32)) > 1e-3
 
 
@@ -156,8 +156,8 @@ def test_windows_off_the_grid_would_be_seen(tiled_and_whole, monkeypatch, shift)
             yield window
 
     # A longer halo, so that nothing but the grid is wrong.
-    monkeypatch.setattr(torch_runtime, "halo_of", lambda depth: (112, 16))
-    monkeypatch.setattr(torch_runtime, "windows", shifted)
+    monkeypatch.setattr(base, "halo_of", lambda depth: (112, 16))
+    monkeypatch.setattr(base, "windows", shifted)
     found = difference(*tiled_and_whole(320, 16, 16))
     assert found > 0.05 if shift else found <= 1e-5
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..checkpoint.format import Checkpoint
 from ..doors import Field, Maps, Progress, ShouldStop, never, no_progress
 from ..errors import InputError
 from ..pruning.strategy import Masks
+from .tiling import Window, halo_of, pad_to_grid, windows
 
 LARGEST = 8192
 TILE = 1024
@@ -39,6 +43,31 @@ def check_field(field: Field, checkpoint: Checkpoint, reach: int) -> None:
             f"The area is {shape[1]} x {shape[0]} px at {checkpoint.mpp:g} um/px; at most "
             f"{LARGEST} x {LARGEST} can be run at once: zoom in or choose a smaller part."
         )
+
+
+def cut(
+    field: Field, checkpoint: Checkpoint, depth: int, tile: int
+) -> tuple[NDArray[np.uint8], list[Window]]:
+    """Check a field, fill it up to the pooling grid and cut it into windows.
+
+    Parameters
+    ----------
+    field, checkpoint
+        What is to run.
+    depth
+        Levels of the deeper branch.
+    tile
+        Side of a window's core in pixels.
+
+    Raises
+    ------
+    InputError
+        As `check_field` and `windows` do.
+    """
+    halo, grid = halo_of(depth)
+    check_field(field, checkpoint, halo + grid)
+    height, width = field.rgb.shape[:2]
+    return pad_to_grid(field.rgb, grid), list(windows((height, width), tile, halo, grid))
 
 
 class Runtime(Protocol):

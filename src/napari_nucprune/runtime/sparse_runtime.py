@@ -15,9 +15,9 @@ from ..checkpoint.format import Checkpoint, Weights
 from ..doors import BRANCHES, Branch, Field, Maps, Progress, ShouldStop, never, no_progress
 from ..errors import Cancelled, InputError
 from ..pruning.strategy import Masks
-from .base import TILE, check_field
+from .base import TILE, cut
 from .sparse_library import SparseNet, isa
-from .tiling import Window, halo_of, pad_to_grid, windows
+from .tiling import Window
 
 #: Seconds between two looks at ``should_stop``.
 LOOK = 0.02
@@ -138,12 +138,9 @@ class SparseRuntime:
         checkpoint = self._checkpoint
         if checkpoint is None:
             raise RuntimeError("load a checkpoint before run")
-        shape = field.rgb.shape[:2]
-        halo, grid = halo_of(max(net.depth for net in self._nets.values()))
-        check_field(field, checkpoint, halo + grid)
-        maps = {branch: np.empty(shape, np.float32) for branch in BRANCHES}
-        rgb = pad_to_grid(field.rgb, grid)
-        cuts = list(windows(shape, self.tile, halo, grid))
+        depth = max(net.depth for net in self._nets.values())
+        rgb, cuts = cut(field, checkpoint, depth, self.tile)
+        maps = {branch: np.empty(field.rgb.shape[:2], np.float32) for branch in BRANCHES}
         # A branch a thread; what is left of the threads splits rows.
         parallel = min(self.threads, len(BRANCHES))
         with ThreadPoolExecutor(parallel, thread_name_prefix="nucprune-sparse") as pool:

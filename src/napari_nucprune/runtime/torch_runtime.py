@@ -11,8 +11,7 @@ from ..doors import BRANCHES, Branch, Field, Maps, Progress, ShouldStop, never, 
 from ..errors import Cancelled, EnvironmentStopped, InputError
 from ..pruning.magnitude import Mask
 from ..pruning.strategy import Masks
-from .base import LARGEST, TILE, check_field
-from .tiling import halo_of, pad_to_grid, windows
+from .base import LARGEST, TILE, cut
 
 __all__ = ["DEVICES", "LARGEST", "TILE", "TorchRuntime", "pick_device"]
 
@@ -108,12 +107,9 @@ class TorchRuntime:
         checkpoint = self._checkpoint
         if checkpoint is None:
             raise RuntimeError("load a checkpoint before run")
-        shape = field.rgb.shape[:2]
-        halo, grid = halo_of(max(len(n.encoder) for n in self._nets.values()))
-        check_field(field, checkpoint, halo + grid)
-        maps = {branch: np.empty(shape, np.float32) for branch in BRANCHES}
-        rgb = pad_to_grid(field.rgb, grid)
-        cuts = list(windows(shape, self.tile, halo, grid))
+        depth = max(len(n.encoder) for n in self._nets.values())
+        rgb, cuts = cut(field, checkpoint, depth, self.tile)
+        maps = {branch: np.empty(field.rgb.shape[:2], np.float32) for branch in BRANCHES}
         try:
             with torch.inference_mode():
                 for done, window in enumerate(cuts):

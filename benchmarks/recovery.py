@@ -38,14 +38,16 @@ STRATEGIES = ("layer-wise", "network-wide")
 AT = (("layer-wise", 8), ("network-wide", 16))
 COUNTS = (1, 4, 16, 64)
 VARIANTS = {
-    "the strategy's weights, plain least squares": Recipe(relu_steps=0),
-    "the same, two steps to what ReLU lets through": Recipe(),
-    "weights chosen anew in one stage": replace(RESELECT, select_stages=1),
-    "in three (the default)": RESELECT,
+    "the strategy's weights, plain least squares": Recipe(relu_steps=0, by_effect=False),
+    "two steps to what ReLU lets through": Recipe(by_effect=False),
+    "and places by their effect": Recipe(),
+    "weights chosen anew, all places and channels alike": replace(RESELECT, by_effect=False),
+    "weights chosen anew by effect (the default)": RESELECT,
+    "in one stage": replace(RESELECT, select_stages=1),
     "in five": replace(RESELECT, select_stages=5),
-    "three, a second step to what ReLU lets through": replace(RESELECT, relu_steps=2),
-    "three, twice the samples": replace(RESELECT, samples=6000, samples_a_weight=18),
-    "three, a third of the samples": replace(RESELECT, samples=1000),
+    "a second step to what ReLU lets through": replace(RESELECT, relu_steps=2),
+    "twice the samples": replace(RESELECT, samples=6000, samples_a_weight=18),
+    "a third of the samples": replace(RESELECT, samples=1000),
 }
 KEYS = ("pq", "aji", "dice", "r2", "seconds")
 
@@ -68,7 +70,7 @@ class Study:
         if kept.exists():
             self.done = json.loads(kept.read_text(encoding="utf-8"))
         self._dense: dict[str, Any] = {}
-        self._calibrations: dict[tuple[str, str], Calibration] = {}
+        self._calibrations: dict[tuple[str, str, Recipe], Calibration] = {}
 
     def dense_maps(self, item: Annotated) -> Any:
         """Return the dense network's maps and transform."""
@@ -87,19 +89,20 @@ class Study:
         recipe: Recipe = RESELECT,
     ) -> dict[str, float]:
         """Score one image at one CR; ``source`` names crops and recipe, '' is one-shot."""
-        key = "|".join((self.checkpoint.sha256[:12], item.name, strategy, f"{cr:g}", source))
+        how = "" if crops is None else repr(recipe)
+        key = "|".join((self.checkpoint.sha256[:12], item.name, strategy, f"{cr:g}", source, how))
         if key in self.done:
             return self.done[key]
         pruning = Pruning(strategy, cr, cr)
         masks = self.ranking.masks(pruning)
         seconds = 0.0
         if crops is not None:
-            if (item.name, source) not in self._calibrations:
-                self._calibrations = {
-                    (item.name, source): Calibration(self.checkpoint, crops(), source, recipe)
-                }
+            this = item.name, source, recipe
+            if this not in self._calibrations:
+                made = Calibration(self.checkpoint, crops(), source, recipe)
+                self._calibrations = {this: made}
             started = time.perf_counter()
-            pruned = self._calibrations[item.name, source].recover(pruning, masks)
+            pruned = self._calibrations[this].recover(pruning, masks)
             seconds = time.perf_counter() - started
         else:
             pruned = apply(self.checkpoint, pruning, masks)
@@ -221,9 +224,8 @@ def variants(
     for name, recipe in VARIANTS.items():
         row = [name]
         for strategy, cr in AT:
-            source = "own" if recipe == RESELECT else f"own, {name}"
             found = study.mean(
-                study.one(i, strategy, cr, source, lambda i=i: crops_of(i, mpp), recipe)
+                study.one(i, strategy, cr, "own", lambda i=i: crops_of(i, mpp), recipe)
                 for i in items
             )
             figures = cells(found, dense)

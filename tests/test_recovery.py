@@ -21,6 +21,7 @@ from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.errors import Cancelled, InputError
 from napari_nucprune.pruning.recipe import Recipe
 from napari_nucprune.pruning.recovery import Calibration, recover
+from napari_nucprune.pruning.sensitivity import BATCH
 from napari_nucprune.pruning.strategy import Ranking, apply, as_stored
 from napari_nucprune.samples import synthetic
 
@@ -254,8 +255,10 @@ def test_progress(dense, crops):
     layers = len(dense.layers("semantic"))
     for text in {text for text, _, _ in seen}:
         steps = [(done, total) for said, done, total in seen if said == text]
-        assert steps == [(i, layers) for i in range(layers)], text
-    assert len(seen) == 4 * layers, "dense responses and the refit, of both branches"
+        total = -(-len(crops) // BATCH) if text.startswith("Sensitivity") else layers
+        assert steps == [(i, total) for i in range(total)], text
+    texts = {text for text, _, _ in seen}
+    assert len(texts) == 6, "sensitivity, dense responses and the refit, of both branches"
 
 
 def test_thread_counts_stay(crops):

@@ -56,16 +56,20 @@ def columns_of(support):
     return [np.flatnonzero(row) for row in support.numpy()]
 
 
+@pytest.mark.parametrize("importance", [None, (9.0, 1.0, 0.05)])
 @pytest.mark.parametrize("seed", range(6))
-def test_the_first_weight_to_go_is_the_one_that_costs_least(seed):
+def test_the_first_weight_to_go_is_the_one_that_costs_least(seed, importance):
     """Brute force over all single weights: Hassibi & Stork's saliency is exact for one."""
     x, y, dense = problem(seed)
-    support, _ = select(dense, moments(x.clone(), y), dense.numel() - 1, all_of(dense), 1e-6, 1)
+    counts = None if importance is None else torch.tensor(importance)
+    support, _ = select(
+        dense, moments(x.clone(), y), dense.numel() - 1, all_of(dense), 1e-6, 1, importance=counts
+    )
     row, column = (int(i) for i in torch.nonzero(~support)[0])
     costs = {}
     for r, c in itertools.product(range(len(dense)), range(dense.shape[1])):
         kept = [np.array([k for k in range(dense.shape[1]) if (i, k) != (r, c)]) for i in range(3)]
-        costs[r, c] = best_errors(x, y, kept)
+        costs[r, c] = best_errors(x, y, kept) * (1.0 if importance is None else importance[r])
     assert costs[row, column] <= min(costs.values()) * 1.001 + 1e-9
 
 

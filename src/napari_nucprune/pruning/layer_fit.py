@@ -26,6 +26,7 @@ def fit(
     rectified: bool,
     should_stop: ShouldStop,
     available: Tensor | None = None,
+    importance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return a layer's refitted rows and bias.
 
@@ -46,6 +47,8 @@ def fit(
     available
         (R, F) bool: among these as many as ``support`` keeps are chosen anew, by the responses.
         None keeps the support.
+    importance
+        As for `select`.
 
     Returns
     -------
@@ -92,7 +95,7 @@ def fit(
         return on(support, dense * support, CG_STEPS)[:2]
     count = int(support.sum())
     chosen, begin = select(
-        dense, about, count, available, recipe.ridge, recipe.select_stages, should_stop
+        dense, about, count, available, recipe.ridge, recipe.select_stages, should_stop, importance
     )
     rows, bias, left = on(chosen, begin, FEW_CG_STEPS)
     if not bool(left.sum() <= error(dense * support, module.bias).sum()):

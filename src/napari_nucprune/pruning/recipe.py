@@ -21,6 +21,9 @@ class Recipe:
     select_stages
         Steps in which a layer's weights are chosen anew by its responses, as many as the strategy
         keeps there; 0 keeps the strategy's own.
+    by_effect
+        Whether places are drawn, and channels compared, by what an error there does to the output
+        (`sensitivities`); else all count alike.
     seed
         Of the places.
     """
@@ -30,6 +33,7 @@ class Recipe:
     ridge: float = 1e-2
     relu_steps: int = 2
     select_stages: int = 0
+    by_effect: bool = True
     seed: int = 0
 
 

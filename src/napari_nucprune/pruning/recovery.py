@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .responses import Conv
+    from .sensitivity import Sensitivity
 
 T = TypeVar("T")
 #: Less than this part of the crops' pixels holding tissue is glass.
@@ -76,6 +77,7 @@ class Calibration:
         # (n, side, side, 3) is channels_last already: the permute copies nothing.
         self._crops = torch.from_numpy(np.ascontiguousarray(crops)).to(device).permute(0, 3, 1, 2)
         self._places: dict[Branch, dict[str, Tensor]] = {b: {} for b in BRANCHES}
+        self._importance: dict[Branch, dict[str, Tensor]] = {b: {} for b in BRANCHES}
         self._dense = _each(lambda b: self._responses(b, progress, should_stop))
 
     def _responses(
@@ -83,15 +85,23 @@ class Calibration:
     ) -> dict[str, Tensor]:
         from ..checkpoint.unet import build
         from . import responses
+        from .sensitivity import sensitivities
 
         net = build(self.checkpoint.weights[branch]).to(self.device)
         found: dict[str, Tensor] = {}
+        effects: dict[str, Sensitivity] = {}
+        if self.recipe.by_effect:
+            effects = sensitivities(
+                net, self._crops.float(), branch, self.recipe.seed, progress, should_stop
+            )
+            self._importance[branch] = {name: effect.rows for name, effect in effects.items()}
 
         def before(name: str, module: Conv, x: Tensor) -> None:
             _stop(should_stop)
             progress(f"Dense {branch} responses", len(found), len(responses.convolutions(net)))
+            importance = effects[name].places if effects else None
             self._places[branch][name] = responses.places(
-                x.shape, self.recipe.samples, self.recipe.seed
+                x.shape, self.recipe.samples, self.recipe.seed, importance
             )
 
         def after(name: str, module: Conv, y: Tensor) -> None:
@@ -182,6 +192,7 @@ class Calibration:
                 responses.rectified(name),
                 should_stop,
                 available if self.recipe.select_stages and mask is not None else None,
+                self._importance[branch].get(name),
             )
             module.weight.copy_(responses.weight_of(rows, module))
             assert module.bias is not None

@@ -12,6 +12,8 @@ from ..checkpoint.architecture import HEAD
 from ..checkpoint.unet import UNet
 
 Conv = nn.Conv2d | nn.ConvTranspose2d
+#: Part of the places that is drawn without regard to importance.
+EVEN = 0.2
 
 
 def convolutions(net: UNet) -> dict[str, Conv]:
@@ -28,21 +30,39 @@ def rectified(name: str) -> bool:
     return not name.startswith(("up.", HEAD))
 
 
-def places(shape: torch.Size, count: int, seed: int) -> Tensor:
-    """Draw places among the N * H * W inputs of a layer, the same for the same seed and shape.
+def places(shape: torch.Size, count: int, seed: int, importance: Tensor | None = None) -> Tensor:
+    """Draw places among the N * H * W inputs of a layer, the same for the same arguments.
+
+    Parameters
+    ----------
+    shape
+        (N, C, H, W) of the layer's input.
+    count
+        How many, at most.
+    seed
+        Of the draw.
+    importance
+        (N * H * W,), not negative: how often a place is drawn, relative to the others. A part
+        `EVEN` is drawn evenly nonetheless. None draws all evenly.
 
     Returns
     -------
     Tensor
-        Flat indices int64, sorted; all of them where there are no more than ``count``.
+        Flat indices int64, sorted, none twice; all of them where there are no more than ``count``.
     """
     total = shape[0] * shape[2] * shape[3]
     if total <= count:
         return torch.arange(total)
     draw = torch.Generator().manual_seed(seed)
+    jitter = torch.rand(count, generator=draw, dtype=torch.float64)
+    if importance is not None and float(importance.sum()) > 0:
+        part = importance.double().cpu()
+        upto = torch.cumsum((1 - EVEN) * part / part.sum() + EVEN / total, 0)
+        # One draw in each of ``count`` stretches of equal importance.
+        drawn = torch.searchsorted(upto, (torch.arange(count) + jitter) / count * upto[-1])
+        return drawn.clamp_max(total - 1).unique_consecutive()
     # One place in each of ``count`` stretches: no gather reads the same place twice.
     edges = torch.arange(count + 1) * total // count
-    jitter = torch.rand(count, generator=draw, dtype=torch.float64)
     return edges[:-1] + (jitter * edges.diff()).long()
 
 
@@ -81,20 +101,25 @@ def features(x: Tensor, module: Conv, where: Tensor) -> Tensor:
     return torch.stack(taps, 2).flatten(1)
 
 
-def outputs(y: Tensor, module: Conv, where: Tensor) -> Tensor:
-    """Return a layer's outputs at each place.
+def flat(y: Tensor, module: Conv) -> Tensor:
+    """Return a layer's outputs, or anything of their shape, as (places, responses).
 
     Returns
     -------
     Tensor
-        (n, O), or (n, O * 4) for transposed convolutions: the four outputs of each input place.
+        (N * H * W, O), or (N * H * W, O * 4) for transposed convolutions: the four outputs of each
+        input place.
     """
     if isinstance(module, nn.ConvTranspose2d):
         batch, channels, height, width = y.shape
         y = y.reshape(batch, channels, height // 2, 2, width // 2, 2)
-        y = y.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels * 4)
-        return y[where]
-    return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])[where]
+        return y.permute(0, 2, 4, 1, 3, 5).reshape(-1, channels * 4)
+    return y.permute(0, 2, 3, 1).reshape(-1, y.shape[1])
+
+
+def outputs(y: Tensor, module: Conv, where: Tensor) -> Tensor:
+    """Return a layer's outputs (n, R) at each place, as of `flat`."""
+    return flat(y, module)[where]
 
 
 def rows_of(weight: Tensor, module: Conv) -> Tensor:

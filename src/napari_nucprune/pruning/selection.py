@@ -20,6 +20,7 @@ def select(
     ridge: float,
     stages: int,
     should_stop: ShouldStop = never,
+    importance: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Choose the weights of a layer that its responses need most.
 
@@ -37,6 +38,9 @@ def select(
         As for `Refit`.
     stages
         In how many steps of equal ratio the others go, the kept ones refitted in between.
+    importance
+        (R,), not negative: what a squared error of a row counts, relative to the others'. None
+        counts all alike.
 
     Returns
     -------
@@ -48,14 +52,15 @@ def select(
     -----
     Optimal Brain Surgeon's saliency (Hassibi & Stork 1993, eq. 5), ``w^2 / [H^-1]_jj`` with H
     the Gram matrix, pooled over the layer, as layers are in Optimal Brain Compression (Frantar &
-    Alistarh 2022). As the support thins, what a lost weight did can be taken over by fewer others,
-    and ``[H^-1]_jj`` of the whole layer goes over into ``1 / H_jj`` of a weight alone: the stages
-    go from one to the other.
+    Alistarh 2022), where all rows count alike. As the support thins, what a lost weight did can
+    be taken over by fewer others, and ``[H^-1]_jj`` of the whole layer goes over into ``1 / H_jj``
+    of a weight alone: the stages go from one to the other.
     """
+    counts = torch.ones_like(weights[:, :1]) if importance is None else importance[:, None]
     live, gram = about.live, about.live_gram
     count = min(count, int(available.sum()))
     if not len(live) or count == 0:
-        support = _most(weights.square(), available, count)
+        support = _most(weights.square() * counts, available, count)
         return support, weights * support
     pull = ridge * gram.diagonal().mean()
     alone = 1 / (gram.diagonal() + pull)
@@ -74,7 +79,7 @@ def select(
         part = stage / stages
         weigh = torch.zeros_like(weights[0])
         weigh[live] = together.pow(part - 1) * alone.pow(-part)
-        support = _most(begin.square() * weigh, support, keep)
+        support = _most(begin.square() * weigh * counts, support, keep)
         begin = begin * support
         if stage + 1 < stages:
             refit = Refit(weights * support, support, about, ridge, exact=False)

@@ -150,15 +150,19 @@ def test_results_lie_where_they_were_computed(viewer, dock, qtbot):
     )
     settle(dock, qtbot)
     assert dock.message.text() == ""
-    assert dock.image.mpp.value() == pytest.approx(0.5)
+    # A pixel's size is the length of a step in the world.
+    steps = [np.subtract(image.data_to_world(p), image.data_to_world((0, 0))) for p in np.eye(2)]
+    own = np.linalg.norm(steps, axis=1)
+    assert own[0] != pytest.approx(own[1], rel=0.05)
+    assert dock.image.mpp.value() == pytest.approx(own[0], abs=1e-4)
     assert dock.image.mpp_from.text() == "from the image"
     result = layers.find(viewer, "semantic")
-    assert result.data.shape == (128, 160)  # 0.5 um/px run at 0.25
+    assert result.data.shape == (round(64 * own[0] / 0.25), round(80 * own[1] / 0.25))
     assert result.units == image.units
-    for y, x in [(0, 0), (0, 79), (63, 0), (31, 50)]:
-        # An image pixel's centre is the middle of its 2 x 2 result pixels.
-        world = image.data_to_world((y, x))
-        np.testing.assert_allclose(result.world_to_data(world), (2 * y + 0.5, 2 * x + 0.5))
+    for point in [(0, 0), (0, 79), (63, 0), (31, 50)]:
+        # Both grids start at the image's corner, half a pixel before the first centre.
+        wanted = (np.array(point) + 0.5) * own / 0.25 - 0.5
+        np.testing.assert_allclose(result.world_to_data(image.data_to_world(point)), wanted)
 
 
 @pytest.mark.parametrize("kind", ["rgba", "dask", "multiscale"])
@@ -182,9 +186,10 @@ def test_kinds_of_images_that_run(viewer, dock, quick, qtbot, kind):
     ("data", "options", "words"),
     [
         (np.zeros((64, 64), np.uint8), {}, ["no colour", "(64, 64)"]),
-        (np.zeros((4, 64, 64, 3), np.uint8), {"rgb": True}, ["stack", "(4, 64, 64, 3)"]),
-        (np.zeros((64, 64, 3), np.float32), {"rgb": True}, ["float32", "8 bits"]),
-        (np.zeros((3, 64, 64), np.uint8), {}, ["no colour", "(3, 64, 64)"]),
+        (np.full((64, 64, 3), 200, np.float32), {"rgb": True}, ["float32", "200", "0 to 1"]),
+        (np.full((64, 64, 3), 4000, np.uint16), {"rgb": True}, ["16 bits", "4000", "stretch"]),
+        (np.zeros((64, 64, 3), np.int32), {"rgb": True}, ["int32", "convert"]),
+        (np.zeros((3, 64, 64), np.uint8), {}, ["no colour", "(3, 64, 64)", "Split Stack"]),
     ],
 )
 def test_what_cannot_run_is_refused_by_a_sentence(viewer, dock, qtbot, data, options, words):

@@ -413,12 +413,15 @@ def test_an_empty_image():
         np.zeros((9, 9), np.uint8),
         np.zeros((9, 9, 1), np.uint8),
         np.zeros((9, 9, 5), np.uint8),
-        np.zeros((9, 9, 3), np.uint16),
-        np.zeros((9, 9, 3), np.float32),
+        np.full((99, 99, 3), 4095, np.uint16),
+        np.full((9, 9, 3), 1.5, np.float32),
+        np.full((9, 9, 3), -0.5, np.float32),
+        np.full((9, 9, 3), np.nan, np.float64),
+        np.zeros((9, 9, 3), np.int16),
         np.zeros((9, 9, 3), bool),
         np.zeros((2, 9, 9, 3), np.uint8),
     ],
-    ids=lambda a: f"{a.dtype}{a.shape}",
+    ids=lambda a: f"{a.dtype}{a.shape}{a.flat[0]}",
 )
 def test_what_is_no_rgb(array):
     assert "x.tif" in refused(source_of(array, name="x.tif"), MPP)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .values import to_uint8
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 
@@ -55,7 +56,7 @@ def to_rgb(array: NDArray[Any], name: str = "The image") -> NDArray[np.uint8]:
     Parameters
     ----------
     array
-        (H, W, 3) or (H, W, 4) uint8.
+        (H, W, 3) or (H, W, 4); uint8, or what `values.to_uint8` takes.
     name
         What the message calls it.
 
@@ -69,11 +70,12 @@ def to_rgb(array: NDArray[Any], name: str = "The image") -> NDArray[np.uint8]:
     InputError
         Where the array is anything else.
     """
-    if array.ndim != 3 or array.shape[2] not in (3, 4) or array.dtype != np.uint8:
+    if array.ndim != 3 or array.shape[2] not in (3, 4):
         raise InputError(
-            f"{name} has shape {array.shape} and type {array.dtype}; the model wants RGB or RGBA, "
-            "8 bits a channel: convert the image to 8-bit RGB."
+            f"{name} has shape {array.shape} and type {array.dtype}; the model wants RGB or RGBA: "
+            "convert the image to 8-bit RGB."
         )
+    array = to_uint8(array, name)
     if array.shape[2] == 3:
         return np.ascontiguousarray(array)
     alpha = array[..., 3:].astype(np.uint16)

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..errors import InputError
 from .image import read_image
+from .values import to_uint8
 
 
 @dataclass(frozen=True)
@@ -65,3 +69,77 @@ def open_source(path: str | Path, mpp: float | None = None) -> Source:
         rgb, single = read_image(path)
         levels, own = [rgb], (single, single) if single else None
     return Source(levels, (mpp, mpp) if mpp else own, path.name)
+
+
+class Plane:
+    """One RGB plane of an array-like of any number of dimensions, as uint8, read on indexing.
+
+    Parameters
+    ----------
+    data
+        (..., H, W, 3 or 4); numpy, dask, zarr, or whatever else can be sliced.
+    index
+        Position on the axes before the plane's.
+    name
+        For messages.
+    """
+
+    ndim = 3
+    dtype: np.dtype[np.uint8] = np.dtype(np.uint8)
+
+    def __init__(self, data: Any, index: tuple[int, ...] = (), name: str = "The image") -> None:
+        self.data, self.index, self.name = data, index, name
+        height, width, channels = (int(n) for n in data.shape[-3:])
+        self.shape = (height, width, channels)
+
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
+        rest = key if isinstance(key, tuple) else (key,)
+        return to_uint8(np.asarray(self.data[(*self.index, *rest)]), self.name)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.asarray(self[...], dtype=dtype)
+
+
+def plane_source(
+    levels: Sequence[Any],
+    index: Sequence[int],
+    mpp: tuple[float, float] | None,
+    name: str,
+) -> Source:
+    """Return one plane of an image that somebody else opened.
+
+    Parameters
+    ----------
+    levels
+        (..., H, W, 3 or 4) each, from full resolution down.
+    index
+        Position on the axes before the plane's, in level 0.
+    mpp, name
+        As of `Source`.
+
+    Raises
+    ------
+    InputError
+        Where the index lies outside, or the values are of a type that is no colour.
+    """
+    first = tuple(int(n) for n in levels[0].shape)
+    for axis, (position, length) in enumerate(zip(index, first, strict=False)):
+        if not 0 <= position < length:
+            raise InputError(
+                f"{name} has {length} planes on axis {axis}, and the slider is at {position}: move "
+                "it to a plane."
+            )
+    kind = np.dtype(levels[0].dtype)
+    to_uint8(np.zeros((1, 1, 3), kind), name)  # refuses types
+    planes: list[Any] = []
+    for level in levels:
+        # Some pyramids are smaller on the stack's axes too.
+        own = tuple(
+            min(p * int(level.shape[a]) // first[a], int(level.shape[a]) - 1)
+            for a, p in enumerate(index)
+        )
+        if kind == np.uint8 and (isinstance(level, np.ndarray) or not own):
+            planes.append(level[own] if own else level)
+        else:
+            planes.append(Plane(level, own, name))
+    return Source(planes, mpp, name)

@@ -11,6 +11,7 @@ from napari.layers import Image
 from qtpy.QtCore import QObject, QSignalBlocker, Signal
 
 from ..doors import Pruning
+from ..errors import InputError
 from ..preview import Job
 from ..recovered import Recovery
 from ..slides.field import middle
@@ -44,10 +45,12 @@ class Images(QObject):
         # Not the layer's id: another layer may get that of a deleted one.
         self._count = itertools.count()
         self._typed: dict[Image, float] = {}
+        self._plane: tuple[int, ...] = ()
         self.section.layer.changed.connect(self._chosen)
         self.section.mpp.valueChanged.connect(self._mpp_typed)
         viewer.layers.events.inserted.connect(self.refresh)
         viewer.layers.events.removed.connect(self.refresh)
+        viewer.dims.events.current_step.connect(self._moved)
 
     @property
     def layer(self) -> Image | None:
@@ -69,15 +72,23 @@ class Images(QObject):
         Raises
         ------
         InputError
-            Where there is none, or it is not a plain RGB image.
+            Where there is none, or it is no RGB image that can be run.
         """
-        source = layers.source_of(self.layer)
+        source = layers.source_of(self.layer, self.viewer.dims.point)
         typed = self._typed.get(self.layer)
         return source if typed is None else replace(source, mpp=(typed, typed))
 
     def key(self) -> Hashable:
-        """Return what names the chosen image's pixels now."""
-        return self._versions.get(self.layer)
+        """Return what names the chosen image's pixels now, of a stack the shown plane's."""
+        return self._versions.get(self.layer), self._shown_plane()
+
+    def _shown_plane(self) -> tuple[int, ...]:
+        if self.layer is None or self.layer.ndim == 2:
+            return ()
+        try:
+            return layers.plane_index(self.layer, self.viewer.dims.point)
+        except InputError:
+            return ()
 
     def whole_job(
         self, pruning: Pruning, recovery: Recovery = "off", reselect: bool = False
@@ -105,6 +116,7 @@ class Images(QObject):
         assert layer is not None
         area, box, note = self.section.area.currentText(), None, ""
         if area == "visible area":
+            self._check_view(layer)
             seen = layers.visible_box(layer)
             box = middle(whole.source, self.network_mpp, seen, VISIBLE_LIMIT)
             if box != seen:
@@ -115,6 +127,16 @@ class Images(QObject):
         elif area == "rectangle":
             box = layers.rectangle_box(layers.find(self.viewer, "region"), layer)
         return replace(whole, box=box), layer, note
+
+    def _check_view(self, layer: Image) -> None:
+        """Refuse views in which what is visible is no part of a plane."""
+        dims = self.viewer.dims
+        flat = tuple(sorted(dims.displayed)) == (dims.ndim - 2, dims.ndim - 1)
+        if dims.ndisplay != 2 or not flat:
+            raise InputError(
+                f"{layer.name} is shown in 3D or from the side; switch to the 2D view of its last "
+                "two axes, or run on the whole image."
+            )
 
     def refresh(self, event: Any = None) -> None:
         """Follow added and removed layers; a newly dropped image is chosen."""
@@ -154,7 +176,15 @@ class Images(QObject):
             else ""
         )
 
+    def _moved(self, event: Any = None) -> None:
+        """Follow the sliders of a stack."""
+        plane = self._shown_plane()
+        if plane != self._plane:
+            self._plane = plane
+            self.changed.emit()
+
     def _chosen(self, _: Any = None) -> None:
+        self._plane = self._shown_plane()
         self.show_mpp()
         self.changed.emit()
 

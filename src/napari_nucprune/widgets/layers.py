@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..slides.source import Source
+from ..slides.source import Source, plane_source
 
 if TYPE_CHECKING:
     from ..preview import Job, Preview
@@ -28,49 +29,98 @@ COLORMAPS = {
 }
 
 
+def plane_shape(layer: Image) -> tuple[int, int]:
+    """Return (H, W) of an image layer's planes at full resolution."""
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    height, width = shape[-3:-1] if layer.rgb else shape[-2:]
+    return int(height), int(width)
+
+
 def mpp_of(layer: Layer) -> tuple[float, float] | None:
-    """Return um a pixel (y, x) of a layer, None where its units are pixels."""
+    """Return um a pixel (y, x) of a layer, None where its units are pixels.
+
+    The length of one step along each axis of the plane, by the layer's whole transform: an affine
+    may scale, too.
+    """
     import pint
 
-    sizes = []
-    for unit, scale in zip(layer.units[-2:], layer.scale[-2:], strict=True):
+    factors = []
+    for unit in layer.units[-2:]:
         try:
-            factor = float((1 * unit).to("micrometer").magnitude)
+            factors.append(float((1 * unit).to("micrometer").magnitude))
         except pint.DimensionalityError:
             return None
-        sizes.append(abs(float(scale)) * factor)
-    return (sizes[0], sizes[1]) if min(sizes) > 0 else None
+    steps = np.diag(factors) @ _linear(layer)[-2:, -2:]
+    y, x = (float(size) for size in np.linalg.norm(steps, axis=0))
+    return (y, x) if min(y, x) > 0 else None
 
 
-def source_of(layer: Layer | None) -> Source:
+def _linear(layer: Layer) -> NDArray[np.float64]:
+    """Return the (ndim, ndim) matrix of a layer's whole transform, without its shift."""
+    own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim)
+    return np.asarray(layer.affine.linear_matrix @ own.linear_matrix, float)
+
+
+def source_of(layer: Layer | None, point: Sequence[float] = ()) -> Source:
     """Return the source of an image layer.
+
+    Parameters
+    ----------
+    layer
+        The image.
+    point
+        Where the viewer's sliders are, in world coordinates; of a stack, that plane is taken.
 
     Raises
     ------
     InputError
-        Where the layer is not a plain RGB image; says what was found.
+        Where the layer is no RGB image that can be run; says what was found and what to do.
     """
     if layer is None:
         raise InputError("There is no image: drag one in, or use File > Open Sample > NucPrune.")
     if not isinstance(layer, Image):
         raise InputError(f"{layer.name} is a {type(layer).__name__} layer; choose an image.")
     levels = list(layer.data) if layer.multiscale else [layer.data]
-    shape = tuple(int(n) for n in levels[0].shape)
     if not layer.rgb:
+        raise InputError(_no_colour(layer, tuple(int(n) for n in levels[0].shape)))
+    return plane_source(levels, plane_index(layer, point), mpp_of(layer), layer.name)
+
+
+def plane_index(layer: Layer, point: Sequence[float]) -> tuple[int, ...]:
+    """Return the position of a stack's shown plane on the axes before it; () of a single one.
+
+    Raises
+    ------
+    InputError
+        Where the layer's transform mixes the plane with the axes before it.
+    """
+    stack = layer.ndim - 2
+    if not stack:
+        return ()
+    linear = _linear(layer)
+    if linear[:stack, stack:].any() or linear[stack:, :stack].any():
         raise InputError(
-            f"{layer.name} has no colour (shape {shape}, {levels[0].dtype}); the model wants 3 "
-            "channels: open the RGB image, or merge its channels (layer menu > Merge to RGB)."
+            f"{layer.name} is a stack that is turned out of its planes; reset its rotate, shear "
+            "and affine on these axes, or choose a layer with one RGB plane."
         )
-    if len(shape) != 3:
-        raise InputError(
-            f"{layer.name} is a stack (shape {shape}); choose a layer with one RGB plane."
+    world = np.zeros(layer.ndim)
+    known = np.asarray(point, float)[-layer.ndim :]
+    world[len(world) - len(known) :] = known
+    return tuple(int(np.rint(p)) for p in np.asarray(layer.world_to_data(world))[:stack])
+
+
+def _no_colour(layer: Image, shape: tuple[int, ...]) -> str:
+    """Return the sentence for a layer that napari does not show as RGB."""
+    found = f"{layer.name} has no colour (shape {shape}, {layer.dtype})"
+    if len(shape) > 2 and shape[0] in (3, 4):
+        return (
+            f"{found}: its channels seem to come first. Right-click the layer > Split Stack, give "
+            "the parts the colormaps red, green and blue, select them, right-click > Merge to RGB."
         )
-    if np.dtype(levels[0].dtype) != np.uint8:
-        raise InputError(
-            f"{layer.name} holds {levels[0].dtype} values; the model wants 8 bits a channel: "
-            "convert the image to uint8 in 0..255."
-        )
-    return Source(levels, mpp_of(layer), layer.name)
+    return (
+        f"{found}; the model wants 3 channels: open the RGB image, or merge its channels (give "
+        "their layers the colormaps red, green and blue, select them, right-click > Merge to RGB)."
+    )
 
 
 def camera_of(viewer: Any) -> Any:
@@ -85,7 +135,7 @@ def visible_box(layer: Image) -> tuple[float, float, float, float]:
     corners[1] += 1  # the last pixel is visible too
     if layer.multiscale:
         corners *= np.asarray(layer.downsample_factors[layer.data_level])[-2:]
-    height, width = (layer.data[0] if layer.multiscale else layer.data).shape[:2]
+    height, width = plane_shape(layer)
     (y0, x0), (y1, x1) = corners
     box = (max(y0, 0), max(x0, 0), min(y1, height), min(x1, width))
     if box[0] >= box[2] or box[1] >= box[3]:
@@ -104,7 +154,8 @@ def rectangle_box(shapes: Shapes | None, layer: Image) -> tuple[float, float, fl
     if shapes is None or not len(shapes.data):
         raise InputError("Draw a rectangle on the image: it is the area that will be run.")
     world = [shapes.data_to_world(vertex) for vertex in shapes.data[-1]]
-    points = np.array([layer.world_to_data(point)[-2:] for point in world])
+    stack = np.zeros(layer.ndim - 2)
+    points = np.array([layer.world_to_data((*stack, *point))[-2:] for point in world])
     low, high = points.min(axis=0), points.max(axis=0)
     return (float(low[0]), float(low[1]), float(high[0]) + 1, float(high[1]) + 1)
 
@@ -139,16 +190,25 @@ def placement(image: Layer, transform: NDArray[np.float64]) -> dict[str, Any]:
         scale and translate changed so that every result pixel lies where it was computed.
     """
     ratio, offset = np.diag(transform)[:2], transform[:2, 2]
-    shear, rotate = np.asarray(image.shear), np.asarray(image.rotate)
-    linear = Affine(scale=image.scale, rotate=rotate, shear=shear, ndim=2).linear_matrix
+    # Of a stack the plane's own part; `plane_index` has seen that nothing mixes them.
+    shear = np.asarray(image.shear)
+    shear = shear[-1:] if shear.ndim == 1 else shear[-2:, -2:]
+    rotate = np.asarray(image.rotate)[-2:, -2:]
+    scale, affine = np.asarray(image.scale)[-2:], image.affine
+    linear = Affine(scale=scale, rotate=rotate, shear=shear, ndim=2).linear_matrix
+    if image.ndim > 2:
+        matrix = np.eye(3)
+        matrix[:2, :2] = affine.linear_matrix[-2:, -2:]
+        matrix[:2, 2] = affine.translate[-2:]
+        affine = Affine(affine_matrix=matrix)
     return {
-        "scale": np.asarray(image.scale) * ratio,
-        "translate": np.asarray(image.translate) + linear @ offset,
+        "scale": scale * ratio,
+        "translate": np.asarray(image.translate)[-2:] + linear @ offset,
         "rotate": rotate,
         "shear": shear,
-        "affine": image.affine,
-        "units": image.units,
-        "axis_labels": image.axis_labels,
+        "affine": affine,
+        "units": image.units[-2:],
+        "axis_labels": image.axis_labels[-2:],
     }
 
 

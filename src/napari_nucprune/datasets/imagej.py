@@ -15,6 +15,8 @@ from ..errors import InputError
 log = logging.getLogger(__name__)
 #: One outline takes some kilobytes: what is larger is no outline (or a zip bomb).
 LARGEST = 16_000_000
+#: Of all outlines of a file together.
+LARGEST_SUM = 256_000_000
 #: Added to (y, x): where a vertex lies on a pixel's centre, that pixel goes where MATLAB's
 #: poly2mask, which made the published maps, puts it.
 TIES = np.array([1e-3, 2e-3])
@@ -48,7 +50,7 @@ def labels_from_rois(path: Path, shape: tuple[int, int], offset: float = -1.0) -
     """
     labels = np.zeros(shape, np.int32)
     flat = []
-    found = _read(path)
+    found = read_rois(path)
     for index, (name, roi) in enumerate(found, start=1):
         inside = _inside(roi, shape, offset)
         if inside is None:
@@ -66,22 +68,39 @@ def labels_from_rois(path: Path, shape: tuple[int, int], offset: float = -1.0) -
     return labels
 
 
-def _read(path: Path) -> list[tuple[str, Any]]:
-    """Return names and ROIs, sorted by name."""
+def read_rois(path: Path) -> list[tuple[str, Any]]:
+    """Read an ImageJ ROI file.
+
+    Parameters
+    ----------
+    path
+        As for `labels_from_rois`.
+
+    Returns
+    -------
+    list
+        Names and ``roifile.ImagejRoi``, sorted by name.
+
+    Raises
+    ------
+    InputError
+        Where the file is damaged or holds no ROIs.
+    """
     from roifile import ImagejRoi
 
     try:
         if path.suffix.lower() != ".zip":
             return [(path.name, ImagejRoi.frombytes(path.read_bytes()[:LARGEST]))]
-        found = []
+        found, total = [], 0
         with zipfile.ZipFile(path) as archive:
             for entry in sorted(archive.infolist(), key=lambda e: e.filename):
                 name = entry.filename
                 # macOS adds files of its own.
                 if not name.lower().endswith(".roi") or name.split("/")[-1].startswith("."):
                     continue
-                if entry.file_size > LARGEST:
-                    raise ValueError(f"{name} has {entry.file_size} bytes")
+                total += entry.file_size
+                if entry.file_size > LARGEST or total > LARGEST_SUM:
+                    raise ValueError(f"{name} has {entry.file_size} bytes, up to it {total}")
                 found.append((name, ImagejRoi.frombytes(archive.read(entry))))
     except Exception as error:
         why = (str(error).strip().splitlines() or [type(error).__name__])[0][:100]
@@ -93,19 +112,36 @@ def _read(path: Path) -> list[tuple[str, Any]]:
     return found
 
 
-def _inside(roi: Any, shape: tuple[int, int], offset: float) -> tuple[Any, ...] | None:
-    """Return the rows and columns that a ROI encloses; None for lines, points and slivers."""
+def extent(rois: list[tuple[str, Any]]) -> tuple[int, int]:
+    """Return the smallest (H, W) that holds what the ROIs enclose; at least (1, 1)."""
+    reach = np.zeros(2)
+    for _, roi in rois:
+        for outline in _outlines(roi):
+            reach = np.maximum(reach, outline.max(axis=0))
+    height, width = np.ceil(reach).astype(int)
+    return max(int(height), 1), max(int(width), 1)
+
+
+def _outlines(roi: Any) -> list[NDArray[np.float64]]:
+    """Return the vertices (y, x) of a ROI's closed outlines; none of lines and points."""
     from roifile import ROI_TYPE
-    from skimage.draw import polygon
 
     if roi.roitype in (ROI_TYPE.LINE, ROI_TYPE.POINT, ROI_TYPE.POLYLINE, ROI_TYPE.FREELINE,
                        ROI_TYPE.ANGLE, ROI_TYPE.NOROI):  # fmt: skip
-        return None
+        return []
+    found = [np.asarray(o, np.float64)[:, ::-1] for o in roi.coordinates(multi=True)]
+    # Beyond this no image reaches, and C integers neither.
+    return [o for o in found if len(o) > 2 and (np.abs(o) < 1e8).all()]
+
+
+def _inside(roi: Any, shape: tuple[int, int], offset: float) -> tuple[Any, ...] | None:
+    """Return the rows and columns that a ROI encloses; None for lines, points and slivers."""
+    from skimage.draw import polygon
+
     parts = []
-    for outline in roi.coordinates(multi=True):
-        vertices = np.asarray(outline, np.float64)[:, ::-1] + offset + TIES
-        if len(vertices) > 2 and np.isfinite(vertices).all():
-            parts.append(polygon(vertices[:, 0], vertices[:, 1], shape))
+    for outline in _outlines(roi):
+        vertices = outline + offset + TIES
+        parts.append(polygon(vertices[:, 0], vertices[:, 1], shape))
     if len(parts) > 1:  # a shape with holes: what lies in an odd number of outlines
         pixels = np.concatenate([np.ravel_multi_index(part, shape) for part in parts])
         unique, times = np.unique(pixels, return_counts=True)

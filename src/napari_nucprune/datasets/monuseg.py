@@ -95,21 +95,11 @@ def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) ->
     """
     from skimage.draw import polygon
 
-    try:
-        root = ElementTree.parse(path).getroot()
-    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
-        raise _not_aperio(path, str(error)) from error
-    if root.tag != "Annotations":
-        raise _not_aperio(path, f"its root is {root.tag[:40]!r}")
     labels = np.zeros(shape, np.int32)
     count = hidden = degenerate = 0
-    for region in root.iter("Region"):
-        try:
-            found = [(v.get("Y", "nan"), v.get("X", "nan")) for v in region.iter("Vertex")]
-            vertices = np.array(found, np.float64)
-        except ValueError as error:
-            raise _not_aperio(path, str(error)) from error
-        if len(vertices) < 3 or not np.isfinite(vertices).all():
+    for vertices in outlines(path)[0]:
+        # Beyond this no image reaches, and C integers neither.
+        if len(vertices) < 3 or not (np.abs(vertices) < 1e8).all():
             degenerate += 1
             continue
         rows, cols = polygon(vertices[:, 0] + offset, vertices[:, 1] + offset, shape)
@@ -125,6 +115,53 @@ def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) ->
     if hidden:
         log.info("%s: %d pixels were taken by an earlier polygon", path.name, hidden)
     return labels
+
+
+def outlines(path: Path) -> tuple[list[NDArray[np.float64]], float | None]:
+    """Read an Aperio XML's polygons, without keeping the whole document in memory.
+
+    Parameters
+    ----------
+    path
+        The annotation file.
+
+    Returns
+    -------
+    regions
+        (n, 2) each, vertices (y, x) as they stand, in the file's order.
+    mpp
+        um a pixel (``MicronsPerPixel``), None where the file does not say.
+
+    Raises
+    ------
+    InputError
+        Where the file is no Aperio XML.
+    """
+    regions: list[NDArray[np.float64]] = []
+    mpp: float | None = None
+    root = None
+    try:
+        for event, element in ElementTree.iterparse(path, ("start", "end")):
+            if root is None:
+                root = element
+                if root.tag != "Annotations":
+                    raise _not_aperio(path, f"its root is {root.tag[:40]!r}")
+                mpp = _mpp(root.get("MicronsPerPixel"))
+            elif event == "end" and element.tag == "Region":
+                found = [(v.get("Y", "nan"), v.get("X", "nan")) for v in element.iter("Vertex")]
+                regions.append(np.array(found, np.float64).reshape(-1, 2))
+                element.clear()
+    except (ElementTree.ParseError, OSError, LookupError, ValueError) as error:
+        raise _not_aperio(path, str(error)[:100]) from error
+    return regions, mpp
+
+
+def _mpp(text: str | None) -> float | None:
+    try:
+        mpp = float(text or "")
+    except ValueError:
+        return None
+    return mpp if 0.02 <= mpp <= 20 else None
 
 
 def _not_aperio(path: Path, why: str) -> InputError:

@@ -344,7 +344,7 @@ def test_a_photograph_with_our_ending(suffix, tmp_path):
 def test_what_is_no_checkpoint_file(tmp_path):
     assert "not a file" in refused(tmp_path / "missing.safetensors")
     assert "not a file" in refused(tmp_path)
-    path = tmp_path / "weights.h5"
+    path = tmp_path / "weights.onnx"
     path.write_bytes(b"x")
     assert ".safetensors" in refused(path)
 

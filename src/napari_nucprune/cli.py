@@ -20,6 +20,7 @@ MODULES = {
     "sweep": "sweep",
     "prune": "checkpoints",
     "info": "checkpoints",
+    "convert": "convert",
     "train": "train",
 }
 #: Written down, so that --help loads nothing.
@@ -85,6 +86,16 @@ def parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="what a checkpoint is")
     info.add_argument("file", nargs="?", metavar="FILE")
     info.add_argument("--list", action="store_true", help="the bundled checkpoints")
+
+    convert = commands.add_parser(
+        "convert", help="join two branches' weights (torch, Keras) into a checkpoint"
+    )
+    convert.add_argument("semantic", metavar="SEMANTIC")
+    convert.add_argument("distance", nargs="?", metavar="DISTANCE")
+    convert.add_argument("-o", "--output", metavar="FILE.safetensors")
+    convert.add_argument("--mpp", type=float, metavar="X", help="um a pixel it was trained at")
+    convert.add_argument("--map", metavar="FILE", help="JSON: which kernel is which layer")
+    convert.add_argument("--keys", action="store_true", help="list the files' names and shapes")
 
     train = commands.add_parser("train", help="train both branches; goes on in DIR")
     train.add_argument("config", metavar="CONFIG.toml")

@@ -108,18 +108,30 @@ def load(path: str | Path, mpp: float | None = None) -> Checkpoint:
         raise InputError(f"{path} is not a file; give a checkpoint ({', '.join(SUFFIXES)}).")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
-        tensors, metadata = _read_safetensors(path)
+        tensors, metadata = read_safetensors(path)
     elif suffix in SUFFIXES:
-        tensors, metadata = _read_torch(path), None
+        tensors, metadata = plain_arrays(torch_state(path), path), None
     else:
-        raise InputError(
-            f"{path.name} is not a checkpoint that can be loaded; "
-            f"expected one of {', '.join(SUFFIXES)}."
-        )
-    weights = _branches(tensors, path.name)
+        tensors, metadata = _foreign(path), None
+    if metadata is None and tensors and not any(n.startswith(BRANCHES) for n in tensors):
+        from .foreign import one_branch
+
+        raise InputError(one_branch(path))
+    weights = branches(tensors, path.name)
     if metadata is None:
         metadata = {"mpp": mpp or 0.25, "provenance": {"mpp_assumed": mpp is None}}
     return from_metadata(weights, metadata, path, mpp)
+
+
+def _foreign(path: Path) -> dict[str, NDArray[Any]]:
+    from . import hdf5
+
+    if path.suffix.lower() in hdf5.SUFFIXES:
+        return dict(hdf5.read_hdf5(path))
+    raise InputError(
+        f"{path.name} is not a checkpoint that can be loaded; "
+        f"expected one of {', '.join((*SUFFIXES, *hdf5.SUFFIXES))}."
+    )
 
 
 def save(checkpoint: Checkpoint, path: str | Path) -> None:
@@ -185,7 +197,14 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
     return {"format": FORMAT, "version": VERSION, "nucprune": json.dumps(about)}
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None]:
+def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None]:
+    """Read a safetensors file's arrays by name, and our metadata where it has such.
+
+    Raises
+    ------
+    InputError
+        Where it is damaged, or of a later version.
+    """
     from safetensors import safe_open
 
     try:
@@ -207,7 +226,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, An
     return tensors, parse(header["nucprune"], path)
 
 
-def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
+def torch_state(path: Path) -> dict[Any, Any]:
+    """Load a torch file's dict, tensors only.
+
+    Raises
+    ------
+    InputError
+        Where it is damaged, holds other things, or no dict.
+    """
     import torch
 
     release = tuple(int(x) for x in torch.__version__.split("+")[0].split(".")[:2])
@@ -227,6 +253,19 @@ def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
         raise InputError(
             f"{path.name} holds a {type(state).__name__}; expected a dict of tensors by name."
         )
+    return state
+
+
+def plain_arrays(state: Mapping[Any, Any], path: Path) -> dict[str, NDArray[Any]]:
+    """Return a dict's tensors, or those of dicts within it, as float32 arrays by name.
+
+    Raises
+    ------
+    InputError
+        Where it holds other things.
+    """
+    import torch
+
     flat: dict[str, Any] = {}
     for key, value in state.items():
         if isinstance(value, dict):
@@ -243,7 +282,14 @@ def _read_torch(path: Path) -> dict[str, NDArray[Any]]:
     return {name: t.detach().to(torch.float32).numpy() for name, t in flat.items()}
 
 
-def _branches(tensors: Mapping[str, NDArray[Any]], file: str) -> dict[Branch, Weights]:
+def branches(tensors: Mapping[str, NDArray[Any]], file: str) -> dict[Branch, Weights]:
+    """Check the arrays of both branches, named ``semantic.encoder.0.conv1.weight`` and so on.
+
+    Raises
+    ------
+    InputError
+        Names what is missing, left over, of another shape or not finite.
+    """
     weights: dict[Branch, Weights] = {}
     for branch in BRANCHES:
         own = {

@@ -10,12 +10,12 @@ from napari.layers import Image
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QApplication, QFileDialog
 
-from ..checkpoint import bundled
 from ..errors import NucpruneError
 from ..preview import Against, Job, Preview, Session
 from ..slides.reader import SUFFIXES
 from . import layers, saving, texts
 from .controls import Controls
+from .opening import Opening
 from .preparing import Preparing
 from .runner import Runner
 
@@ -42,6 +42,7 @@ class NucpruneDock(Controls):
         self.preview: Preview | None = None
         self.runner = Runner()
         self.preparing = Preparing(self, self.runner)
+        self.opening = Opening()
         self._job: Job | None = None
         self._slow = False
         self._origin = ""
@@ -247,7 +248,7 @@ class NucpruneDock(Controls):
     def _open_checkpoint(self, origin: str) -> None:
         """Load a checkpoint by bundled name or path; where it fails, all stays as it was."""
         try:
-            session = Session(bundled.open_checkpoint(origin))
+            session = Session(self.opening.load(origin))
         except Exception as error:
             self.say(texts.error(error))
             choice = self.checkpoint.choice
@@ -262,11 +263,9 @@ class NucpruneDock(Controls):
         self._changed()
 
     def _ask_checkpoint(self) -> None:
-        name, _ = QFileDialog.getOpenFileName(
-            self, "Open a checkpoint", "", "Checkpoints (*.safetensors *.pt *.pth)"
-        )
-        if name:
-            self._open_checkpoint(name)
+        origin = self.opening.ask(self)
+        if origin:
+            self._open_checkpoint(origin)
 
     def _ask_slide(self) -> None:
         pattern = " ".join(f"*{suffix}" for suffix in SUFFIXES)

@@ -71,6 +71,10 @@ def _own_napari_settings() -> Iterator[None]:
     settings = sys.modules.get("napari.settings")
     if settings is not None and settings._SETTINGS is not None:
         settings._SETTINGS.reset()
+    # The dock remembers its controls there, or in a file of its own.
+    for plugin in getattr(settings, "_PLUGIN_SETTINGS", {}).values():
+        plugin.reset()
+    (SETTINGS / "settings.json").unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

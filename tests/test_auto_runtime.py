@@ -17,6 +17,7 @@ from napari_nucprune.runtime import auto, sparse_runtime, speed
 from napari_nucprune.runtime.auto import AutoRuntime, open_runtime
 from napari_nucprune.runtime.speed import Speed
 from napari_nucprune.runtime.torch_runtime import TorchRuntime
+from napari_nucprune.settings import VARIABLE
 
 RGB = np.random.default_rng(1).integers(0, 256, (64, 80, 3), np.uint8)
 FIELD = Field(RGB, 0.25)
@@ -29,7 +30,7 @@ def checkpoint():
 
 @pytest.fixture(autouse=True)
 def settings(tmp_path, monkeypatch):
-    monkeypatch.setenv(speed.VARIABLE, str(tmp_path / "settings"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "settings"))
     return tmp_path / "settings" / "speed.json"
 
 
@@ -95,7 +96,7 @@ def test_a_damaged_line_counts_as_none(settings, value):
 
 def test_settings_that_cannot_be_written_stop_nothing(checkpoint, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    monkeypatch.setenv(speed.VARIABLE, str(tmp_path / "file" / "below"))
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "file" / "below"))
     runtime = AutoRuntime("cpu")
     runtime.load(checkpoint)
     assert runtime.run(FIELD).semantic.shape == RGB.shape[:2]

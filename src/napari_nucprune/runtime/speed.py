@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,19 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import settings
 from ..checkpoint.architecture import HEAD
 from ..checkpoint.format import Checkpoint
 from ..doors import BRANCHES, Field
-from ..errors import NucpruneError
-from ..files import replacing
 from ..pruning.cost import macs
 from ..pruning.strategy import Masks
 from .base import Runtime
 
 #: Side of the tile that is timed, how often, and the weights kept in the sparse one: 1 in so many.
 SIDE, TIMES, THINNED = 256, 3, 16
-#: Folder of the settings; the variable is for tests and for homes that cannot be written.
-VARIABLE = "NUCPRUNE_SETTINGS"
 
 
 @dataclass(frozen=True)
@@ -96,10 +92,7 @@ def _thinned(checkpoint: Checkpoint) -> Masks:
 
 def settings_file() -> Path:
     """Return where the measured speeds are kept."""
-    import platformdirs
-
-    folder = os.environ.get(VARIABLE) or platformdirs.user_config_dir("napari-nucprune", False)
-    return Path(folder) / "speed.json"
+    return settings.folder() / "speed.json"
 
 
 def remembered(key: str) -> Speed | None:
@@ -119,8 +112,4 @@ def remember(key: str, speed: Speed) -> None:
     with suppress(OSError, ValueError):
         before = json.loads(path.read_text(encoding="utf-8"))
         known = before if isinstance(before, dict) else {}
-    with suppress(OSError, NucpruneError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            text = json.dumps({**known, key: asdict(speed)}, indent=1)
-            temporary.write_text(text, encoding="utf-8")
+    settings.write_json(path, {**known, key: asdict(speed)})

@@ -15,6 +15,7 @@ from ..preview import Against, Job, Preview, Session
 from ..slides.reader import SUFFIXES
 from . import layers, saving, texts
 from .controls import Controls
+from .memory import Memory
 from .opening import Opening
 from .preparing import Preparing
 from .runner import Runner
@@ -42,7 +43,7 @@ class NucpruneDock(Controls):
         self.preview: Preview | None = None
         self.runner = Runner()
         self.preparing = Preparing(self, self.runner)
-        self.opening = Opening()
+        self.opening, self.memory = Opening(), Memory(self)
         self._job: Job | None = None
         self._slow = False
         self._origin = ""
@@ -50,10 +51,10 @@ class NucpruneDock(Controls):
         self._readout = self._timer(self._show_cost)
         self._connect()
         if self.checkpoint.choice.count():
-            self._open_checkpoint(self.checkpoint.choice.currentData())
+            self.memory.restore(self._open_checkpoint, self.checkpoint.choice.currentData())
         self.images.refresh()
-        if self.images.layer is None:
-            self.say(texts.NO_IMAGE)
+        if self.memory.said or self.images.layer is None:
+            self.say(self.memory.said or texts.NO_IMAGE)
 
     def _timer(self, action: Callable[[], Any]) -> QTimer:
         timer = QTimer(self)
@@ -245,15 +246,15 @@ class NucpruneDock(Controls):
 
     # Buttons -------------------------------------------------------------------------------
 
-    def _open_checkpoint(self, origin: str) -> None:
+    def _open_checkpoint(self, origin: str) -> bool:
         """Load a checkpoint by bundled name or path; where it fails, all stays as it was."""
         try:
-            session = Session(self.opening.load(origin))
+            session = Session(self.opening.load(origin), self.memory.now.device)
         except Exception as error:
             self.say(texts.error(error))
             choice = self.checkpoint.choice
             choice.setCurrentIndex(choice.findData(self._origin))
-            return
+            return False
         self.cancel()
         self.session, self.preview, self._job = session, None, None
         self._origin = origin
@@ -261,6 +262,9 @@ class NucpruneDock(Controls):
         self.preparing.show_ready(session)
         self._show_cost()
         self._changed()
+        if not self.opening.is_joined(origin):
+            self.memory.opened(origin)
+        return True
 
     def _ask_checkpoint(self) -> None:
         origin = self.opening.ask(self)
@@ -287,12 +291,14 @@ class NucpruneDock(Controls):
 
     def closeEvent(self, event: QEvent) -> None:
         """Stop the running job when the dock closes."""
+        self.memory.flush()
         self.cancel()
         super().closeEvent(event)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
         """Let a closing window not wait for a long run."""
         if event.type() == QEvent.Type.Close:
+            self.memory.flush()
             self.cancel()
         return super().eventFilter(watched, event)
 

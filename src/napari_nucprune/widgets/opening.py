@@ -31,6 +31,10 @@ class Opening:
         found = self._joined.get(origin)
         return bundled.open_checkpoint(origin) if found is None else found
 
+    def is_joined(self, origin: str) -> bool:
+        """Say whether `load` returns what was put together of two files."""
+        return origin in self._joined
+
     def ask(self, parent: QWidget) -> str | None:
         """Ask for a checkpoint; for the second branch and the um/px where it needs them.
 

@@ -1,0 +1,180 @@
+"""What is remembered: in napari's settings or in a JSON; damaged ones are replaced and said."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from napari_nucprune import settings as room
+from napari_nucprune.settings import Settings
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv(room.VARIABLE, str(tmp_path / "new"))
+    return tmp_path / "new"
+
+
+def test_what_is_written_is_read(folder):
+    assert room.read() == (Settings(), "")
+    assert not folder.exists()
+    wanted = Settings("cpu", "größe.safetensors", 16.0, False)
+    room.write(wanted)
+    assert room.read() == (wanted, "")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 20_000, b'{"cr": NaN}', b'{"cr": 1e9}'],
+)
+def test_a_damaged_file_is_replaced_and_said(folder, content):
+    folder.mkdir()
+    path = folder / "settings.json"
+    path.write_bytes(content)
+    found, said = room.read()
+    assert found == Settings()
+    assert str(path) in said
+    assert "replaced" in said
+    assert json.loads(path.read_text()) == {
+        "device": "auto",
+        "checkpoint": "",
+        "cr": 1.0,
+        "live": True,
+    }
+    assert room.read() == (Settings(), "")
+
+
+def test_what_is_good_in_a_damaged_file_stays(folder):
+    folder.mkdir()
+    (folder / "settings.json").write_text('{"cr": "many", "live": false, "device": "cpu", "x": 1}')
+    found, said = room.read()
+    assert found == Settings(device="cpu", live=False)
+    assert "(cr)" in said
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from(["device", "checkpoint", "cr", "live", "y"]), JSON))
+def test_any_values_give_settings_that_can_be_used(values):
+    found, bad = room.checked(values)
+    assert found.device in room.DEVICES
+    assert isinstance(found.checkpoint, str)
+    assert 1 <= found.cr <= 64
+    assert isinstance(found.live, bool)
+    assert room.checked(vars(found) | {})[1] == []
+    assert set(bad) <= set(values)
+
+
+@pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="permissions do not bind here")
+def test_a_folder_that_cannot_be_read(folder):
+    folder.mkdir()
+    (folder / "settings.json").write_text("{}")
+    (folder / "settings.json").chmod(0)
+    assert "cannot be read" in room.read()[1]
+
+
+def test_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(room.VARIABLE, str(tmp_path / "file" / "below"))
+    room.write(Settings(cr=5.0))
+    assert room.read()[0] == Settings()
+
+
+@pytest.fixture(params=["napari's", "a file"])
+def store(request, monkeypatch, folder):
+    """Both stores; napari before 0.9 has none."""
+    import napari.settings
+
+    if request.param == "a file":
+        monkeypatch.setattr(napari.settings, "get_plugin_settings", None, raising=False)
+    elif not hasattr(napari.settings, "get_plugin_settings"):
+        pytest.skip("this napari keeps no plugins' settings")
+    return request.param
+
+
+def test_both_stores_remember(store, folder):
+    from napari_nucprune.widgets import memory
+
+    wanted = Settings("cpu", "x", 5.0, False)
+    assert memory.read() == (Settings(), "")
+    memory.write(wanted)
+    assert memory.read() == (wanted, "")
+    assert (folder / "settings.json").exists() == (store == "a file")
+
+
+def make_dock(qtbot):
+    from napari.components import ViewerModel
+
+    from napari_nucprune.widgets.dock import NucpruneDock
+
+    dock = NucpruneDock(ViewerModel())
+    qtbot.addWidget(dock)
+    return dock
+
+
+def test_the_dock_starts_where_it_was_left(store, quick, qtbot, tmp_path):
+    from napari_nucprune.checkpoint.format import save
+
+    save(quick, tmp_path / "mine.safetensors")
+    first = make_dock(qtbot)
+    assert first.pruning.ratios() == (1.0, 1.0)
+    first._open_checkpoint(str(tmp_path / "mine.safetensors"))
+    first.pruning.both.set_value(8.0)
+    first.control.live.setChecked(False)
+    first.close()
+    second = make_dock(qtbot)
+    assert second.pruning.ratios() == (8.0, 8.0)
+    assert not second.control.live.isChecked()
+    assert second.checkpoint.choice.currentText() == "mine.safetensors"
+    assert second.session.checkpoint.sha256 == quick.sha256
+    second.close()
+    # Where the file has gone, the bundled one serves and the dock says so.
+    (tmp_path / "mine.safetensors").unlink()
+    third = make_dock(qtbot)
+    assert third.session is not None
+    assert "mine.safetensors" in third.message.text()
+    assert third.pruning.ratios() == (8.0, 8.0)
+
+
+def test_changes_are_written_while_the_dock_stays_open(store, quick, qtbot, monkeypatch):
+    from napari_nucprune.widgets import memory
+
+    dock = make_dock(qtbot)
+    dock.pruning.both.set_value(5.0)
+    qtbot.waitUntil(lambda: memory.read()[0].cr == 5.0, timeout=20_000)
+
+
+def test_the_dock_says_that_settings_were_damaged(quick, qtbot, folder, monkeypatch):
+    import napari.settings
+
+    monkeypatch.setattr(napari.settings, "get_plugin_settings", None, raising=False)
+    folder.mkdir()
+    (folder / "settings.json").write_text("{")
+    dock = make_dock(qtbot)
+    assert "replaced" in dock.message.text()
+    assert dock.session is not None
+
+
+def test_a_device_that_is_not_here_is_a_sentence(quick, qtbot, folder):
+    import torch
+
+    from helpers import is_one_line, noise
+    from napari_nucprune.widgets import memory
+
+    missing = "mps" if not torch.backends.mps.is_available() else "cuda"
+    memory.write(Settings(device=missing))
+    dock = make_dock(qtbot)
+    dock.viewer.add_image(noise(0, 64, 64), rgb=True)
+    qtbot.waitUntil(lambda: missing in dock.message.text(), timeout=60_000)
+    assert is_one_line(dock.message.text())

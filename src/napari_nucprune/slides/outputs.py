@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -33,6 +34,7 @@ def staged(folder: str | Path) -> Iterator[Path]:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file; give a folder for the results.")
     scratch: Path | None = None
+    new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=".nucprune-", dir=folder))
@@ -44,6 +46,9 @@ def staged(folder: str | Path) -> Iterator[Path]:
     finally:
         if scratch is not None:
             shutil.rmtree(scratch, ignore_errors=True)
+        if new:
+            with contextlib.suppress(OSError):  # it is not empty where all went well
+                folder.rmdir()
 
 
 def save_labels(labels: NDArray[np.int32], path: str | Path, mpp: float | None = None) -> None:

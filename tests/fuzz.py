@@ -1,0 +1,349 @@
+"""Fuzzing of everything that reads other people's files: no crash, no hang, no memory over 1 GB.
+
+    python tests/fuzz.py [TARGET ...] [--seconds 600] [--seed 0]
+
+hypothesis bends good files (bytes replaced, cut, doubled, sizes overwritten); each target reads
+them in a process of its own, whose death by a signal is a finding, too. Whatever is raised must be
+an error whose text is one sentence for the user. What fails is kept as fuzz-TARGET.bin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+HANG, MEMORY = 20, 1_000_000_000
+EDGES = [0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 2**63 - 1, 2**64 - 1]
+
+
+class Late(Exception):
+    """A target took too long."""
+
+
+def safetensors_seed(path: Path) -> None:
+    from helpers import TINY, make_checkpoint
+    from napari_nucprune.checkpoint.format import save
+
+    save(make_checkpoint(TINY), path)
+
+
+def torch_seed(path: Path) -> None:
+    import torch
+
+    from helpers import TINY, branch_weights
+
+    weights = branch_weights(TINY, np.random.default_rng(0))
+    torch.save({f"net.{k}": torch.from_numpy(v) for k, v in weights.items()}, path)
+
+
+def keras_seed(path: Path) -> None:
+    from helpers import TINY, branch_weights
+    from test_foreign import write_keras
+
+    weights = branch_weights(TINY, np.random.default_rng(0))
+    if path.suffix == ".keras":
+        write_keras(path.with_suffix(".h5"), weights, TINY, 3)
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.write(path.with_suffix(".h5"), "model.weights.h5")
+    else:
+        write_keras(path, weights, TINY, 2)
+
+
+def map_seed(path: Path) -> None:
+    path.write_text(json.dumps({"semantic": {"encoder.0.conv1": "net.encoder.0.conv1.weight"},
+                                "input": "0..255"}))  # fmt: skip
+
+
+def xml_seed(path: Path) -> None:
+    from test_annotations import aperio, square
+
+    path.write_text(aperio(square(5, 3, 10), square(30, 20, 8), mpp=0.25))
+
+
+def roi_seed(path: Path) -> None:
+    from roifile import ImagejRoi
+
+    from test_annotations import roi_set, square
+
+    if path.suffix == ".zip":
+        roi_set(path, (5, 3, 10), (30, 20, 8))
+    else:
+        path.write_bytes(ImagejRoi.frompoints(np.array(square(30, 20, 8))).tobytes())
+
+
+def tiff_seed(path: Path) -> None:
+    import tifffile
+
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    tifffile.imwrite(path, rgb, photometric="rgb", tile=(32, 32), compression="zlib",
+                     resolution=(4e4, 4e4), resolutionunit="CENTIMETER")  # fmt: skip
+
+
+def png_seed(path: Path) -> None:
+    from PIL import Image
+
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    Image.fromarray(rgb).save(path)
+
+
+def mat_seed(path: Path) -> None:
+    from scipy.io import savemat
+
+    savemat(path, {"inst_map": np.arange(64).reshape(8, 8)})
+
+
+def settings_seed(path: Path) -> None:
+    path.write_text('{"device": "auto", "checkpoint": "", "cr": 5.0, "live": true}')
+
+
+def training_seed(path: Path) -> None:
+    recipe = Path(__file__).resolve().parents[1] / "recipes" / "he-nuclei.toml"
+    path.write_bytes(recipe.read_bytes())
+
+
+def read_checkpoint(path: Path) -> Any:
+    from napari_nucprune.checkpoint.format import load
+
+    return load(path)
+
+
+def read_foreign(path: Path) -> Any:
+    from napari_nucprune.checkpoint.foreign import open_foreign
+
+    return open_foreign(path, path)
+
+
+def read_map(path: Path) -> Any:
+    from napari_nucprune.checkpoint.foreign import open_foreign
+
+    good = path.with_name("good.pt")
+    if not good.exists():
+        torch_seed(good)
+    return open_foreign(good, mapping=path)
+
+
+def read_annotation(path: Path) -> Any:
+    from napari_nucprune import annotations
+
+    return annotations.read_annotation(path) if annotations.is_annotation(path) else None
+
+
+def read_image(path: Path) -> Any:
+    from napari_nucprune.slides.image import read_image as read
+
+    return read(path)
+
+
+def read_slide(path: Path) -> Any:
+    from napari_nucprune.slides.reader import Slide
+
+    slide = Slide.open(path)
+    return slide.read(0, 0, 0, 40, 40)
+
+
+def read_mat(path: Path) -> Any:
+    from napari_nucprune.datasets.consep import labels_from_mat
+
+    return labels_from_mat(path, (8, 8))
+
+
+def read_settings(path: Path) -> Any:
+    from napari_nucprune import settings
+
+    os.environ[settings.VARIABLE] = str(path.parent)
+    path.replace(path.with_name("settings.json"))
+    return settings.read()
+
+
+def read_training(path: Path) -> Any:
+    from napari_nucprune.training.config import load_config
+
+    return load_config(path)
+
+
+#: File's ending, how a good one is made, what reads it.
+TARGETS: dict[str, tuple[str, Callable[[Path], None], Callable[[Path], Any]]] = {
+    "safetensors": (".safetensors", safetensors_seed, read_checkpoint),
+    "torch": (".pt", torch_seed, read_foreign),
+    "keras-h5": (".h5", keras_seed, read_foreign),
+    "keras": (".keras", keras_seed, read_foreign),
+    "map": (".json", map_seed, read_map),
+    "xml": (".xml", xml_seed, read_annotation),
+    "roi": (".roi", roi_seed, read_annotation),
+    "roi-zip": (".zip", roi_seed, read_annotation),
+    "tiff": (".tif", tiff_seed, read_image),
+    "png": (".png", png_seed, read_image),
+    "slide": (".svs", tiff_seed, read_slide),
+    "mat": (".mat", mat_seed, read_mat),
+    "settings": (".json", settings_seed, read_settings),
+    "recipe": (".toml", training_seed, read_training),
+}
+
+
+def bend(data: bytes, steps: list[tuple[str, int, int, bytes]]) -> bytes:
+    """Apply hypothesis' steps to a good file."""
+    for kind, place, value, chunk in steps:
+        at = place % (len(data) + 1)
+        if kind == "put":
+            data = data[:at] + chunk + data[at + len(chunk) :]
+        elif kind == "insert":
+            data = data[:at] + chunk + data[at:]
+        elif kind == "cut":
+            data = data[:at]
+        elif kind == "drop":
+            data = data[:at] + data[at + value % 64 :]
+        elif kind == "double":
+            data = data[:at] + data[at : at + value % 64] * 3 + data[at + value % 64 :]
+        elif kind == "edge":
+            number = EDGES[value % len(EDGES)]
+            size = (1, 2, 4, 8)[len(chunk) % 4]
+            raw = (number % 256**size).to_bytes(size, "little" if value % 2 else "big")
+            data = data[:at] + raw + data[at + size :]
+        elif kind == "digits":
+            text = str(EDGES[value % len(EDGES)] * (-1) ** (place % 2)).encode()
+            start = next((i for i in range(at, len(data)) if data[i : i + 1].isdigit()), None)
+            if start is not None:
+                end = start
+                while end < len(data) and data[end : end + 1].isdigit():
+                    end += 1
+                data = data[:start] + text + data[end:]
+    return data
+
+
+def child(name: str, seconds: float, seed: int, folder: Path) -> int:
+    """Fuzz one target in this process; print one line of JSON."""
+    import resource
+
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis import seed as seeded
+    from hypothesis import strategies as st
+
+    from napari_nucprune.errors import NucpruneError
+
+    suffix, make, read = TARGETS[name]
+    good = folder / f"good{suffix}"
+    make(good)
+    data = good.read_bytes()
+    path = folder / f"fuzz-{name}{suffix}"
+
+    def late(*_: Any) -> None:
+        raise Late
+
+    def once(content: bytes) -> bool:
+        path.write_bytes(content)
+        signal.setitimer(signal.ITIMER_REAL, HANG)
+        try:
+            read(path)
+            return True
+        except NucpruneError as error:
+            text = str(error)
+            assert len(text) > 15, f"no sentence: {text!r}"
+            assert "\n" not in text, f"no one line: {text!r}"
+            return False
+        except MemoryError as error:
+            raise AssertionError("it asks for more memory than there is") from error
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+
+    signal.signal(signal.SIGALRM, late)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    once(data)
+    unit = 1 if sys.platform == "darwin" else 1024
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    begun, counts = time.monotonic(), [0, 0]
+    kinds = st.sampled_from(["put", "insert", "cut", "drop", "double", "edge", "digits"])
+    # Headers, where the structure is, come first in most formats.
+    places = st.one_of(st.integers(0, 400), st.integers(0, max(len(data), 1)))
+    step = st.tuples(kinds, places, st.integers(0, 2**16), st.binary(max_size=8))
+
+    @seeded(seed)
+    @settings(
+        max_examples=10**9, deadline=None, database=None, phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    @given(st.lists(step, min_size=1, max_size=6))
+    def run(steps: list[tuple[str, int, int, bytes]]) -> None:
+        if time.monotonic() - begun > seconds:
+            raise KeyboardInterrupt
+        counts[once(bend(data, steps))] += 1
+
+    found = ""
+    try:
+        run()
+    except KeyboardInterrupt:
+        pass
+    except Late:
+        found = f"more than {HANG} s for one input"
+    except BaseException as error:
+        found = f"{type(error).__name__}: {str(error)[:300]}"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    if not found and peak - before > MEMORY:
+        found = f"{(peak - before) / 1e9:.1f} GB more than at the start"
+    print(json.dumps({
+        "target": name, "inputs": sum(counts), "read": counts[1], "refused": counts[0],
+        "seconds": round(time.monotonic() - begun, 1), "seed": seed,
+        "more_memory_mb": round((peak - before) / 1e6), "found": found,
+    }))  # fmt: skip
+    return bool(found)
+
+
+def fuzz(name: str, seconds: float, seed: int) -> dict[str, Any]:
+    """Fuzz one target in a child process; a dead child is a finding."""
+    with tempfile.TemporaryDirectory(prefix="nucprune-fuzz-") as folder:
+        command = [sys.executable, __file__, name, "--child", folder]
+        command += ["--seconds", str(seconds), "--seed", str(seed)]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, timeout=seconds + 20 * HANG
+            )
+            code, out = done.returncode, done.stdout
+        except subprocess.TimeoutExpired:
+            code, out = -signal.SIGKILL, ""
+        lines = out.strip().splitlines()
+        result = {"target": name, "found": f"the process died ({code})"}
+        if lines:
+            result = json.loads(lines[-1])
+        if result["found"]:
+            suffix = TARGETS[name][0]
+            kept = Path(f"fuzz-{name}.bin")
+            source = Path(folder) / f"fuzz-{name}{suffix}"
+            if source.exists():
+                kept.write_bytes(source.read_bytes())
+        return result
+
+
+def main() -> int:
+    """Fuzz what the command line says, one line of JSON a target."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--child", metavar="FOLDER", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        return child(options.targets[0], options.seconds, options.seed, Path(options.child))
+    bad = 0
+    for name in options.targets or TARGETS:
+        result = fuzz(name, options.seconds, options.seed)
+        print(json.dumps(result), flush=True)
+        bad += bool(result["found"])
+    return bool(bad)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

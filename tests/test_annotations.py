@@ -236,3 +236,15 @@ def test_annotations_of_a_slide_have_its_scale(shared_data):
     assert labels.shape == slide.shapes[0]
     assert attributes["scale"] == slide.mpp
     assert labels.max() > 3
+
+
+@pytest.mark.parametrize("kind", ["xml", "zip"])
+def test_an_outline_of_the_whole_tissue_is_no_nucleus(tmp_path, kind):
+    path = tmp_path / f"a.{kind}"
+    if kind == "xml":
+        path.write_text(aperio(square(0, 0, 9000), square(30, 20, 8)))
+    else:
+        roi_set(path, (0, 0, 9000), (30, 20, 8))
+    ((labels, _, _),) = annotations.read_annotation(path)
+    assert labels.shape == (28, 38)
+    assert np.count_nonzero(labels) in (64, 81)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .datasets import imagej, monuseg
 from .datasets.base import SUFFIXES as IMAGE_SUFFIXES
+from .datasets.base import is_outline
 from .errors import InputError
 from .slides.reader import SUFFIXES as SLIDE_SUFFIXES
 from .slides.reader import LayerData, Slide
@@ -93,7 +94,7 @@ def open_annotation(path: str | os.PathLike[str]) -> Annotation:
     mpp = None
     if path.suffix.lower() == ".xml":
         regions, mpp = monuseg.outlines(path)
-        corners = [r.max(axis=0) for r in regions if len(r) > 2 and (np.abs(r) < 1e8).all()]
+        corners = [r.max(axis=0) for r in regions if is_outline(r)]
         reach = np.ceil(np.max(corners, axis=0)) if corners else np.zeros(2)
         extent = (int(reach[0]), int(reach[1]))
     else:

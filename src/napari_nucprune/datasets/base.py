@@ -15,6 +15,9 @@ from ..errors import InputError
 from ..slides.image import read_image
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+#: Side in pixels of the largest outline that can be a nucleus; others mark tissue (or are damaged),
+#: and filling them would take gigabytes.
+LARGEST_OUTLINE = 4096
 log = logging.getLogger(__name__)
 
 
@@ -83,6 +86,13 @@ class Folder:
     def __iter__(self) -> Iterator[Annotated]:
         for entry in self.entries:
             yield entry.read()
+
+
+def is_outline(vertices: NDArray[np.float64]) -> bool:
+    """Say whether vertices (n, 2) can enclose a nucleus: three or more, finite, and not too far."""
+    if len(vertices) < 3 or not (np.abs(vertices) < 1e8).all():
+        return False
+    return float(np.ptp(vertices, axis=0).max()) <= LARGEST_OUTLINE
 
 
 def images_in(folder: Path) -> dict[str, Path]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from .base import is_outline
 
 log = logging.getLogger(__name__)
 #: One outline takes some kilobytes: what is larger is no outline (or a zip bomb).
@@ -130,8 +131,7 @@ def _outlines(roi: Any) -> list[NDArray[np.float64]]:
                        ROI_TYPE.ANGLE, ROI_TYPE.NOROI):  # fmt: skip
         return []
     found = [np.asarray(o, np.float64)[:, ::-1] for o in roi.coordinates(multi=True)]
-    # Beyond this no image reaches, and C integers neither.
-    return [o for o in found if len(o) > 2 and (np.abs(o) < 1e8).all()]
+    return [o for o in found if is_outline(o)]
 
 
 def _inside(roi: Any, shape: tuple[int, int], offset: float) -> tuple[Any, ...] | None:

@@ -11,7 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Entry, Folder, entry, from_map, images_in, report_missing, report_orphans
+from .base import (
+    Entry,
+    Folder,
+    entry,
+    from_map,
+    images_in,
+    is_outline,
+    report_missing,
+    report_orphans,
+)
 
 MPP = 0.25
 LICENCE = "CC BY-NC-SA 4.0"
@@ -98,8 +107,7 @@ def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) ->
     labels = np.zeros(shape, np.int32)
     count = hidden = degenerate = 0
     for vertices in outlines(path)[0]:
-        # Beyond this no image reaches, and C integers neither.
-        if len(vertices) < 3 or not (np.abs(vertices) < 1e8).all():
+        if not is_outline(vertices):
             degenerate += 1
             continue
         rows, cols = polygon(vertices[:, 0] + offset, vertices[:, 1] + offset, shape)
@@ -111,7 +119,11 @@ def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) ->
         hidden += int(np.count_nonzero(~free))
         labels[rows[free], cols[free]] = count
     if degenerate:
-        log.warning("%s: %d regions enclose no pixel and were left out", path.name, degenerate)
+        log.warning(
+            "%s: %d regions enclose no pixel, or more than a nucleus, and were left out",
+            path.name,
+            degenerate,
+        )
     if hidden:
         log.info("%s: %d pixels were taken by an earlier polygon", path.name, hidden)
     return labels

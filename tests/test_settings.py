@@ -178,3 +178,19 @@ def test_a_device_that_is_not_here_is_a_sentence(quick, qtbot, folder):
     dock.viewer.add_image(noise(0, 64, 64), rgb=True)
     qtbot.waitUntil(lambda: missing in dock.message.text(), timeout=60_000)
     assert is_one_line(dock.message.text())
+
+
+def test_a_dock_that_is_deleted_with_a_change_pending_is_clean(quick, qtbot):
+    from napari.components import ViewerModel
+    from qtpy.QtCore import QCoreApplication, QEvent
+
+    from napari_nucprune.widgets import memory
+    from napari_nucprune.widgets.dock import NucpruneDock
+
+    dock = NucpruneDock(ViewerModel())
+    dock.pruning.both.set_value(5.0)
+    assert dock.memory._rest.isActive()
+    dock.runner.close()
+    dock.deleteLater()
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    qtbot.wait(memory.REST_MS + 300)  # pytest-qt fails where the timer still fires

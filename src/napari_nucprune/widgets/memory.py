@@ -30,7 +30,7 @@ class Memory(QObject):
     """
 
     def __init__(self, controls: Controls) -> None:
-        super().__init__()
+        super().__init__(controls)  # so that its timer dies with the dock
         self.controls = controls
         self.now, self.said = read()
         self._rest = QTimer(self)

@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     _running(segment)
     segment.add_argument("--mpp", type=float, metavar="X", help="um a pixel of the image")
     segment.add_argument("--json", action="store_true", help="print run.json")
+    _slide(segment)
 
     evaluate = commands.add_parser("evaluate", help="scores on annotated images")
     evaluate.add_argument("folder", metavar="FOLDER")
@@ -160,6 +161,27 @@ def _running(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
     sub.add_argument("--tile", type=int, metavar="PX", help="side of a tile, a multiple of 16")
     sub.add_argument("--threads", type=int, metavar="N")
+
+
+def _slide(sub: argparse.ArgumentParser) -> None:
+    group = sub.add_argument_group(
+        "whole slides",
+        "What OpenSlide opens, what is too large for one piece, and any input with --tile; the "
+        "same command continues what was cut off.",
+    )
+    group.add_argument(
+        "--slide",
+        action=argparse.BooleanOptionalAction,
+        help="treat the input as a whole slide, or do not",
+    )
+    group.add_argument("--workers", type=int, metavar="N", help="processes (dask.distributed)")
+    group.add_argument("--scheduler", metavar="ADDRESS", help="of a running dask cluster")
+    group.add_argument("--table", default="csv", choices=["csv", "parquet"])
+    group.add_argument("--gzip", action="store_true", help="nuclei.geojson.gz")
+    group.add_argument(
+        "--no-tissue-mask", dest="tissue_mask", action="store_false", help="run on glass too"
+    )
+    group.add_argument("--overwrite", action="store_true", help="replace what is in DIR")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

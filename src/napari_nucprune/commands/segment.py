@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..doors import Pruning
+from ..errors import InputError
 from .common import about_run, open_asked, open_runtime, prepare, say, show_progress
 from .recovering import described
 
@@ -20,9 +21,14 @@ def segment(options: argparse.Namespace) -> None:
     from ..slides import outputs
     from ..slides.field import take, to_image
     from ..slides.source import open_source
+    from .whole import is_whole_slide, segment_whole
 
-    source = open_source(options.image, options.mpp)
+    _check_slide_options(options)
     checkpoint = open_asked(options)
+    if is_whole_slide(options, checkpoint):
+        segment_whole(options, checkpoint)
+        return
+    source = open_source(options.image, options.mpp)
     runtime = open_runtime(options)
     from ..runtime.torch_runtime import LARGEST
 
@@ -70,6 +76,16 @@ def segment(options: argparse.Namespace) -> None:
     else:
         how = f", recovered on {described(network.recovery)}" if network.recovery else ""
         print(f"{len(nuclei)} nuclei at {network.pruning.label}{how}; results in {options.output}")
+
+
+def _check_slide_options(options: argparse.Namespace) -> None:
+    """Refuse what contradicts itself before anything is opened."""
+    if options.workers is not None and options.scheduler:
+        raise InputError("Give --workers N or --scheduler ADDRESS, not both.")
+    for name in ("workers", "threads"):
+        number = getattr(options, name)
+        if number is not None and number < 1:
+            raise InputError(f"--{name} is {number}; give at least 1.")
 
 
 def demo(options: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..pruning.recovery import TISSUE, tissue_part
-from .field import GRID, SAME_MPP, take
+from .field import GRID, network_grid, take
 from .image import TIFF_SUFFIXES, to_rgb
 from .reader import SUFFIXES
 from .source import Source, open_source
@@ -61,7 +61,7 @@ def tissue_crops(source: Source, mpp: float, count: int = 16, side: int = 128) -
     """
     if count < 1 or side < LEAST_SIDE or side % GRID:
         raise ValueError(f"{count} crops of {side} px")
-    ratios, shape = _network_shape(source, mpp)
+    ratios, shape = network_grid(source, mpp)
     side = min(side, min(shape) // GRID * GRID)
     if side < LEAST_SIDE:
         raise InputError(
@@ -183,14 +183,6 @@ def _of_one_side(groups: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
 
     side = max(sorted({g.shape[1] for g in groups}, reverse=True), key=pixels)
     return np.concatenate([g[:, :side, :side] for g in groups if g.shape[1] >= side])
-
-
-def _network_shape(source: Source, mpp: float) -> tuple[tuple[float, float], tuple[int, int]]:
-    """Return level-0 pixels a network pixel, and (H, W) in network pixels, as `take` has them."""
-    own = source.mpp or (mpp, mpp)
-    y, x = (1.0 if abs(mpp / m - 1) <= SAME_MPP else mpp / m for m in own)
-    height, width = source.shape
-    return (y, x), (round(height / y), round(width / x))
 
 
 def _starts(length: int, side: int) -> Places:

@@ -84,8 +84,7 @@ def take(
     if min(source.shape) == 0:
         raise InputError(f"{source.name} is empty: its shape is {source.shape}.")
     own = source.mpp or (mpp, mpp)
-    ratios = tuple(1.0 if abs(mpp / m - 1) <= SAME_MPP else mpp / m for m in own)
-    sides = [max(1, round(n / r)) for n, r in zip(source.shape, ratios, strict=True)]
+    ratios, sides = network_grid(source, mpp)
     if box is None:
         box = (0, 0, *source.shape)
     spans = []
@@ -105,7 +104,7 @@ def take(
         outer = slice(max(low - HALO, 0), min(end, sides[axis]))
         spans.append((outer, slice(low - outer.start, high - outer.start)))
     (rows, inner_rows), (columns, inner_columns) = spans
-    rgb = _resampled(source, ratios, rows, columns)
+    rgb = resample(source, ratios, rows, columns)
     transform = np.eye(3)
     for axis, outer in enumerate((rows, columns)):
         transform[axis, axis] = ratios[axis]
@@ -119,6 +118,20 @@ def take(
         mpp_assumed=source.mpp is None,
     )
     return Taken(field, (inner_rows, inner_columns))
+
+
+def network_grid(source: Source, mpp: float) -> tuple[tuple[float, float], tuple[int, int]]:
+    """Return level-0 pixels a network pixel, (y, x), and the image's (H, W) in network pixels.
+
+    Parameters
+    ----------
+    source, mpp
+        As for `take`.
+    """
+    own = source.mpp or (mpp, mpp)
+    y, x = (1.0 if abs(mpp / m - 1) <= SAME_MPP else mpp / m for m in own)
+    height, width = source.shape
+    return (y, x), (max(1, round(height / y)), max(1, round(width / x)))
 
 
 def middle(
@@ -149,10 +162,25 @@ def middle(
     return y0, x0, y1, x1
 
 
-def _resampled(
+def resample(
     source: Source, ratios: tuple[float, ...], rows: slice, columns: slice
 ) -> NDArray[np.uint8]:
-    """Read network pixels ``rows`` x ``columns`` from the coarsest level that is fine enough."""
+    """Read network pixels from the coarsest level that is fine enough.
+
+    Parameters
+    ----------
+    source
+        The image.
+    ratios
+        Level-0 pixels a network pixel, (y, x), as of `network_grid`.
+    rows, columns
+        Within the image.
+
+    Returns
+    -------
+    NDArray
+        (rows, columns, 3) uint8; a part shows the same values as the whole.
+    """
     level, downs = _best_level(source, ratios)
     data = source.levels[level]
     if ratios == (1.0, 1.0) and level == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,26 @@ def read_image(path: str | Path) -> tuple[NDArray[np.uint8], float | None]:
             "give a TIFF, PNG or JPEG of stained tissue."
         ) from error
     return to_rgb(array, path.name), mpp
+
+
+def image_shape(path: str | Path) -> tuple[tuple[int, int], float | None]:
+    """Return (H, W) of an image file and its um a pixel, from its header.
+
+    (0, 0) where it cannot be read: what is wrong with a file shows where it is opened.
+    """
+    path = Path(path)
+    with contextlib.suppress(Exception):
+        if path.suffix.lower() in TIFF_SUFFIXES:
+            import tifffile
+
+            with tifffile.TiffFile(path) as tif:
+                height, width = tif.pages[0].shape[:2]
+                return (int(height), int(width)), _tiff_mpp(tif)
+        from PIL import Image
+
+        with Image.open(path) as image:
+            return (image.height, image.width), None
+    return (0, 0), None
 
 
 def to_rgb(array: NDArray[Any], name: str = "The image") -> NDArray[np.uint8]:

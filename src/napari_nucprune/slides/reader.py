@@ -217,6 +217,16 @@ def read_slide(path: PathOrPaths) -> list[LayerData]:
     return [(levels if len(levels) > 1 else levels[0], attributes, "image")]
 
 
+def is_slide(path: str | os.PathLike[str]) -> bool:
+    """Whether OpenSlide knows a file's format, whatever its name."""
+    import openslide
+
+    try:
+        return Path(path).is_file() and openslide.OpenSlide.detect_format(path) is not None
+    except (openslide.OpenSlideError, OSError):
+        return False
+
+
 def _grid(y: int, x: int, y_end: int, x_end: int, side: int) -> Iterator[tuple[int, ...]]:
     """Cut a region into (y, x, y_end, x_end) along the multiples of ``side``."""
     if y >= y_end or x >= x_end:

@@ -40,7 +40,7 @@ class Source:
         return int(self.levels[0].shape[0]), int(self.levels[0].shape[1])
 
 
-def open_source(path: str | Path, mpp: float | None = None) -> Source:
+def open_source(path: str | Path, mpp: float | None = None, slide: bool = False) -> Source:
     """Open an image file or a slide.
 
     Parameters
@@ -49,22 +49,24 @@ def open_source(path: str | Path, mpp: float | None = None) -> Source:
         What `slides.reader` lists as slides goes through OpenSlide, all else is an image file.
     mpp
         um a pixel, instead of what the file says.
+    slide
+        Open through OpenSlide whatever it knows, a tiled TIFF too; else as an image file.
 
     Raises
     ------
     InputError
         Where the file cannot be read or ``mpp`` is no number above 0.
     """
-    from .reader import SUFFIXES, LazyLevel, Slide
+    from .reader import SUFFIXES, LazyLevel, Slide, is_slide
 
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise InputError(f"The pixel size is {mpp:g} um; give a number above 0.")
     path = Path(path)
     levels: Sequence[Any]
-    if path.suffix.lower() in SUFFIXES:
-        slide = Slide.open(path)
-        levels = [LazyLevel(slide, level) for level in range(len(slide.shapes))]
-        own = slide.mpp
+    if path.suffix.lower() in SUFFIXES or (slide and is_slide(path)):
+        opened = Slide.open(path)
+        levels = [LazyLevel(opened, level) for level in range(len(opened.shapes))]
+        own = opened.mpp
     else:
         rgb, single = read_image(path)
         levels, own = [rgb], (single, single) if single else None

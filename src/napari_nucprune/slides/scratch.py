@@ -65,7 +65,7 @@ class Scratch:
         """Return the plan of the run that was begun here; None where there is none."""
         try:
             plan: dict[str, Any] = json.loads(self._plan.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             raise InputError(

@@ -294,6 +294,7 @@ def _about(
         "mpp": plan["input"]["mpp"],
         "mpp_assumed": plan["input"]["mpp_assumed"],
         "labels_mpp": begun.mpp,
+        "labels_ratios": list(begun.ratios),
         "slide_mm2": slide_mm2,
         "tissue_mm2": sum(mark["tissue_px"] for mark in maps) * pixel,
         "cores": len(lattice),

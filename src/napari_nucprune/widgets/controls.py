@@ -10,10 +10,12 @@ from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from ..checkpoint import bundled
 from ..doors import Pruning
+from ..errors import InputError
 from ..preview import Against, Job, Preview, Session
 from ..pruning.strategy import STRATEGIES
 from . import sections, texts
 from .images import Images
+from .whole import WholeSection
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -32,6 +34,7 @@ class Controls(QWidget):
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self.viewer = napari_viewer
+        self.session: Session | None = None
         self._build()
 
     def _build(self) -> None:
@@ -44,12 +47,13 @@ class Controls(QWidget):
         self.message.hide()
         self.compare = sections.CompareSection()
         self.save = sections.SaveSection()
+        self.whole = WholeSection(self.viewer, self.whole_asked, self.say)
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(8, 4, 8, 4)
         column.setSpacing(4)
         for part in (self.image, self.checkpoint, self.pruning, self.control, self.message,
-                     self.compare, self.save):  # fmt: skip
+                     self.compare, self.save, self.whole):  # fmt: skip
             column.addWidget(part)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -79,6 +83,13 @@ class Controls(QWidget):
     def whole_job(self) -> Job:
         """Return the same for the whole image, wherever the view is."""
         return self.images.whole_job(self.asked(), *self.pruning.repair())
+
+    def whole_asked(self) -> tuple[Session, Image, Pruning, Job]:
+        """Return what a whole slide is to be segmented with; see `WholeSection`."""
+        session, layer, job = self.session, self.images.layer, self.whole_job()
+        if session is None or layer is None:
+            raise InputError("There is no checkpoint; choose one with Open….")
+        return session, layer, job.pruning, job
 
     def show_session(self, session: Session, origin: str) -> None:
         """Show a checkpoint: where it is from, one line about it, and the CRs that can be had."""

@@ -92,9 +92,11 @@ class NucpruneDock(Controls):
         camera.events.zoom.connect(self._camera_moved)
         camera.events.center.connect(self._camera_moved)
         self.destroyed.connect(self.runner.close)
+        self.destroyed.connect(self.whole.close_down)
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(self.runner.close)
+            app.aboutToQuit.connect(self.whole.close_down)
 
     def _button(self, button: Any, action: Callable[[], str | None]) -> None:
         """Let a button do ``action``; what it returns or raises is the message."""
@@ -293,6 +295,7 @@ class NucpruneDock(Controls):
         """Stop the running job when the dock closes."""
         self.memory.flush()
         self.cancel()
+        self.whole.stop()
         super().closeEvent(event)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:

@@ -270,7 +270,7 @@ def test_wrong_options_are_told_before_the_crops_are_read(image, tmp_path, monke
 
     monkeypatch.setattr(recovering, "_crops", read)
     command = ["segment", str(image), "-o", str(tmp_path / "out"), "--recover", str(image)]
-    large = [*CR, "--mpp", "100"]  # um a pixel: far too large for one run
+    large = [*CR, "--no-slide", "--mpp", "100"]  # um a pixel: far too large for one run
     for wrong in (["--cr", "0.5"], [*CR, "--device", "tpu"], [*CR, "--threads", "0"], large):
         assert main([*command, *wrong]) == 2
         refusal(capsys)

@@ -131,7 +131,8 @@ def network_grid(source: Source, mpp: float) -> tuple[tuple[float, float], tuple
     own = source.mpp or (mpp, mpp)
     y, x = (1.0 if abs(mpp / m - 1) <= SAME_MPP else mpp / m for m in own)
     height, width = source.shape
-    return (y, x), (max(1, round(height / y)), max(1, round(width / x)))
+    # An image of a single pixel has one at any um/px, an empty one has none.
+    return (y, x), (max(round(height / y), min(height, 1)), max(round(width / x), min(width, 1)))
 
 
 def middle(

@@ -1,4 +1,4 @@
-"""One field through the whole way: field, masks, maps, nuclei, and the line against dense.
+"""One field through the whole way: field, masks, maps, nuclei.
 
 The dock asks it from its worker thread; nothing here knows napari or Qt.
 """
@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from .checkpoint.architecture import HEAD
 from .checkpoint.format import Checkpoint
-from .compare.metrics import RADIUS_UM, score
 from .doors import (
     Branch,
     Maps,
     Nuclei,
     Progress,
     Pruning,
-    Scores,
     ShouldStop,
     never,
     no_progress,
@@ -110,14 +108,6 @@ class Preview:
     note: str = ""
     runtime: str = "torch"
     slow_because: str = ""
-
-
-@dataclass(frozen=True)
-class Against:
-    """A preview against the dense network on the same field."""
-
-    dense: Preview
-    scores: Scores
 
 
 class Session:
@@ -273,15 +263,13 @@ class Session:
         pruning = Pruning(job.pruning.strategy, own["semantic"], own["distance"], job.pruning.keep)
         return replace(job, pruning=pruning, recovery="off")
 
-    def against_dense(self, job: Job, preview: Preview) -> Against | None:
-        """Score a preview against the dense network; None where that has not run on this field."""
-        if self._dense is None or self._dense[0] != (job.image, job.box):
-            return None
-        dense = self._dense[1]
-        scores = score(
-            preview.nuclei.labels, dense.nuclei.labels, radius=RADIUS_UM / preview.maps.mpp
-        )
-        return Against(dense, scores)
+    def dense(self, job: Job) -> Preview | None:
+        """Return what the network as it is stored gave on a job's field; None where it has not run.
+
+        Any thread may ask.
+        """
+        kept = self._dense
+        return kept[1] if kept is not None and kept[0] == (job.image, job.box) else None
 
     def _taken(self, job: Job) -> Taken:
         key = (job.image, job.box, job.largest)

@@ -10,9 +10,10 @@ from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from ..checkpoint import bundled
 from ..doors import Pruning
-from ..preview import Against, Job, Preview, Session
+from ..preview import Job, Preview, Session
 from ..pruning.strategy import STRATEGIES
 from . import sections, texts
+from .compare_section import CompareSection
 from .images import Images
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Controls(QWidget):
         self.control = sections.RunSection()
         self.message = sections.wrapped("message")
         self.message.hide()
-        self.compare = sections.CompareSection()
+        self.compare = CompareSection()
         self.save = sections.SaveSection()
         inside = QWidget()
         column = QVBoxLayout(inside)
@@ -97,10 +98,10 @@ class Controls(QWidget):
         self.images.network_mpp = checkpoint.mpp
         self.images.show_mpp()
 
-    def show_lines(self, preview: Preview, against: Against | None) -> None:
-        """Show the measured time and the line against the dense network."""
-        self.pruning.time.setText(texts.time(preview, against))
-        self.compare.line.setText(texts.line(preview, against))
+    def show_time(self, preview: Preview | None, dense: Preview | None) -> None:
+        """Show the measured time, against the dense network's where that ran."""
+        if preview is not None:
+            self.pruning.time.setText(texts.time(preview, dense))
 
     def show_progress(self, text: str, done: int, total: int) -> None:
         """Show a step of a run."""

@@ -12,10 +12,13 @@ from qtpy.QtWidgets import QApplication, QFileDialog
 
 from ..checkpoint import bundled
 from ..errors import NucpruneError
-from ..preview import Against, Job, Preview, Session
+from ..preview import Job, Preview, Session
 from ..slides.reader import SUFFIXES
 from . import layers, saving, texts
+from .comparing import Comparing, Shown
 from .controls import Controls
+from .difference_layers import DifferenceLayers
+from .pins import pin
 from .preparing import Preparing
 from .runner import Runner
 
@@ -41,7 +44,9 @@ class NucpruneDock(Controls):
         self.session: Session | None = None
         self.preview: Preview | None = None
         self.runner = Runner()
+        self.comparing = Comparing(self, self.runner)
         self.preparing = Preparing(self, self.runner)
+        self.differences = DifferenceLayers(self, self.comparing)
         self._job: Job | None = None
         self._slow = False
         self._origin = ""
@@ -82,6 +87,7 @@ class NucpruneDock(Controls):
         self._button(self.save.checkpoint, self._save_checkpoint)
         self._button(self.save.labels, lambda: saving.labels(self, self.preview))
         self._button(self.save.table, lambda: saving.table(self, self.preview))
+        self.comparing.dense_ran.connect(lambda dense: self.show_time(self.preview, dense))
         self.runner.progressed.connect(self.show_progress)
         self.runner.failed.connect(lambda error: self.say(texts.error(error)))
         self.runner.busy_changed.connect(self.show_busy)
@@ -115,6 +121,7 @@ class NucpruneDock(Controls):
             self.cancel()
             if self.session is not None:
                 self.session.forget()
+            self.comparing.forget()
             self.say(texts.NO_IMAGE)
             return
         self.say("")
@@ -144,6 +151,8 @@ class NucpruneDock(Controls):
         self._pruning_changed()
 
     def _camera_moved(self, event: Any = None) -> None:
+        if self.differences.travelling:
+            return
         if self.control.live.isChecked() and self.image.area.currentText() == "visible area":
             self._rested.start(CAMERA_MS)
 
@@ -180,32 +189,14 @@ class NucpruneDock(Controls):
         self._later.stop()
         self.runner.request(
             lambda progress, should_stop: self._work(session, job, progress, should_stop),
-            lambda found: self._show(job, layer, note, *found),
+            lambda preview: self._show(session, job, layer, note, preview),
         )
 
     @staticmethod
-    def _work(
-        session: Session, job: Job, progress: Any, should_stop: Any
-    ) -> tuple[Preview, Against | None]:
+    def _work(session: Session, job: Job, progress: Any, should_stop: Any) -> Preview:
         # Here and not when the result is shown: the window must not wait for it.
         layers.warm()
-        preview = session.run(job, progress, should_stop)
-        return preview, session.against_dense(job, preview)
-
-    def _run_dense(self, job: Job, preview: Preview) -> None:
-        """Run the dense network on the same area, for the line only."""
-        session = self.session
-        assert session is not None
-
-        def work(progress: Any, should_stop: Any) -> Against | None:
-            session.run(session.dense_job(job), progress, should_stop)
-            return session.against_dense(job, preview)
-
-        def done(against: Against | None) -> None:
-            if self.preview is preview:
-                self.show_lines(preview, against)
-
-        self.runner.request(work, done)
+        return session.run(job, progress, should_stop)
 
     def cancel(self) -> None:
         """Stop the running job within one tile, drop what waits."""
@@ -216,20 +207,17 @@ class NucpruneDock(Controls):
 
     # Showing -------------------------------------------------------------------------------
 
-    def _show(
-        self, job: Job, layer: Image, note: str, preview: Preview, against: Against | None
-    ) -> None:
-        if layer not in self.viewer.layers or self.session is None:
+    def _show(self, session: Session, job: Job, layer: Image, note: str, preview: Preview) -> None:
+        if layer not in self.viewer.layers or self.session is not session:
             return
         self.preview = preview
         self._slow = preview.seconds > SLOW_RUN
-        layers.show_preview(self.viewer, layer, job, preview, self.session.checkpoint.sha256)
-        self.preparing.start(self.session, job)
-        self.preparing.show_ready(self.session)
+        layers.show_preview(self.viewer, layer, job, preview, session.checkpoint.sha256)
+        self.preparing.start(session, job)
+        self.preparing.show_ready(session)
         self.say(" ".join(filter(None, (note, preview.note))))
-        self.show_lines(preview, against)
-        if against is None:
-            self._run_dense(job, preview)
+        self.show_time(preview, session.dense(job))
+        self.comparing.show(Shown(session, job, layer, preview))
 
     def _show_cost(self) -> None:
         if self.session is None:
@@ -255,6 +243,7 @@ class NucpruneDock(Controls):
             return
         self.cancel()
         self.session, self.preview, self._job = session, None, None
+        self.comparing.forget()
         self._origin = origin
         self.show_session(session, origin)
         self.preparing.show_ready(session)
@@ -276,8 +265,8 @@ class NucpruneDock(Controls):
 
     def _pin(self) -> str:
         pruning = self.preview.pruning if self.preview else self.asked()
-        pinned = layers.pin(self.viewer, pruning.label)
-        return f"Pinned {len(pinned)} layers as “· {pruning.label}”."
+        pinned = pin(self.viewer, pruning.label)
+        return f"Pinned {len(pinned.layers)} layers as “· {pruning.label}”."
 
     def _save_checkpoint(self) -> str | None:
         if self.session is None:

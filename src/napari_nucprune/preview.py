@@ -27,6 +27,7 @@ from .doors import (
 )
 from .errors import Cancelled, InputError
 from .nuclei.watershed import merge
+from .pruning.by_layer import LayerShare, by_layer
 from .pruning.cost import Cost, cost
 from .pruning.strategy import Masks, Ranking, apply, as_stored
 from .recovered import Recoveries, Recovery
@@ -142,10 +143,21 @@ class Session:
         """Return the pruning that the weights have as they are stored."""
         return as_stored(self.checkpoint, None)
 
-    def largest_cr(self, branch: Branch) -> float:
-        """Return the largest CR of a branch with its head left dense."""
+    def largest_cr(self, branch: Branch, keep: tuple[str, ...] | None = None) -> float:
+        """Return the largest CR of a branch with some layers left dense; see `Pruning`."""
         layers = self.checkpoint.layers(branch)
-        return sum(x.size for x in layers) / sum(x.size for x in layers if x.name == HEAD)
+        names = {HEAD} if keep is None else {name.removeprefix(f"{branch}.") for name in keep}
+        dense = sum(x.size for x in layers if x.name in names)
+        return sum(x.size for x in layers) / max(dense, 1)
+
+    def is_ranked(self, pruning: Pruning) -> bool:
+        """Whether `masks` and `cost` take milliseconds: the weights are sorted already."""
+        stored = all(pruning.cr(b) <= own for b, own in self.checkpoint.own_cr.items())
+        return stored or pruning.keep in self._rankings
+
+    def by_layer(self, pruning: Pruning) -> list[LayerShare]:
+        """Return what each layer keeps."""
+        return by_layer(self.checkpoint, self.masks(pruning))
 
     def cost(self, pruning: Pruning) -> Cost:
         """Return what the pruned network costs, without running it."""

@@ -15,6 +15,8 @@ from ..pruning.strategy import STRATEGIES
 from . import sections, texts
 from .compare_section import CompareSection
 from .images import Images
+from .layer_bars import LayersSection
+from .sweep_section import SweepSection
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -44,13 +46,15 @@ class Controls(QWidget):
         self.message = sections.wrapped("message")
         self.message.hide()
         self.compare = CompareSection()
+        self.sweep = SweepSection()
+        self.layers = LayersSection()
         self.save = sections.SaveSection()
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(8, 4, 8, 4)
         column.setSpacing(4)
         for part in (self.image, self.checkpoint, self.pruning, self.control, self.message,
-                     self.compare, self.save):  # fmt: skip
+                     self.compare, self.sweep, self.layers, self.save):  # fmt: skip
             column.addWidget(part)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -71,7 +75,8 @@ class Controls(QWidget):
     def asked(self) -> Pruning:
         """Return the pruning that the dock's controls say."""
         semantic, distance = self.pruning.ratios()
-        return Pruning(self.pruning.strategy.currentText(), semantic, distance)
+        strategy = self.pruning.strategy.currentText()
+        return Pruning(strategy, semantic, distance, self.layers.keep)
 
     def job(self) -> tuple[Job, Image, str]:
         """Return what the controls say is to be run; see `Images.job`."""
@@ -89,14 +94,31 @@ class Controls(QWidget):
         choice.setCurrentIndex(choice.findData(origin))
         spent = session.cost(session.stored())
         self.checkpoint.about.setText(texts.about(checkpoint, spent))
-        floor = checkpoint.own_cr
-        ceiling = {branch: session.largest_cr(branch) for branch in floor}
+        self.show_limits(session)
+        self.images.network_mpp = checkpoint.mpp
+        self.images.show_mpp()
+
+    def show_limits(self, session: Session) -> None:
+        """Show the CRs that can be had with the layers that are kept dense."""
+        floor = session.checkpoint.own_cr
+        ceiling = {branch: session.largest_cr(branch, self.layers.keep) for branch in floor}
         pruning = self.pruning
         pruning.semantic.set_limits(floor["semantic"], ceiling["semantic"])
         pruning.distance.set_limits(floor["distance"], ceiling["distance"])
         pruning.both.set_limits(max(floor.values()), min(ceiling.values()))
-        self.images.network_mpp = checkpoint.mpp
-        self.images.show_mpp()
+
+    def show_cost(self, session: Session, pruning: Pruning) -> None:
+        """Show what a pruning keeps and saves, in all and by layer.
+
+        Raises
+        ------
+        InputError
+            Where its ratio is out of reach.
+        """
+        spent = session.cost(pruning)
+        self.pruning.kept.setText(texts.kept(spent))
+        self.pruning.compute.setText(texts.compute(spent))
+        self.layers.show_shares(session.by_layer(pruning))
 
     def show_time(self, preview: Preview | None, dense: Preview | None) -> None:
         """Show the measured time, against the dense network's where that ran."""

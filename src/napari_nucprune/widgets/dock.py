@@ -21,6 +21,9 @@ from .difference_layers import DifferenceLayers
 from .pins import pin
 from .preparing import Preparing
 from .runner import Runner
+from .shortcuts import Actions
+from .sweeping import Sweeping
+from .views import Views
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -45,8 +48,12 @@ class NucpruneDock(Controls):
         self.preview: Preview | None = None
         self.runner = Runner()
         self.comparing = Comparing(self, self.runner)
+        # Before what prepares the stops: where both want the background, a sweep goes first.
+        self.sweeping = Sweeping(self, self.runner, self.comparing)
         self.preparing = Preparing(self, self.runner)
         self.differences = DifferenceLayers(self, self.comparing)
+        self.views = Views(self, self.comparing)
+        self.actions_of_keys = Actions(self)
         self._job: Job | None = None
         self._slow = False
         self._origin = ""
@@ -80,6 +87,7 @@ class NucpruneDock(Controls):
         pruning.link.toggled.connect(self._pruning_changed)
         for slider in pruning.sliders:
             slider.changed.connect(self._pruning_changed)
+        self.layers.kept.connect(self._keep_changed)
         control.run.clicked.connect(lambda: self.run())
         control.cancel.clicked.connect(self.cancel)
         control.live.toggled.connect(lambda on: self._changed() if on else self.preparing.stop())
@@ -145,6 +153,11 @@ class NucpruneDock(Controls):
             self._readout.start(30)
         self.preparing.show_ready(self.session)
         self._changed()
+
+    def _keep_changed(self) -> None:
+        if self.session is not None:
+            self.show_limits(self.session)
+        self._pruning_changed()
 
     def _recovery_changed(self, _: Any = None) -> None:
         self.pruning.reselect.setEnabled(self.pruning.recovery.currentData() != "off")
@@ -213,6 +226,7 @@ class NucpruneDock(Controls):
         self.preview = preview
         self._slow = preview.seconds > SLOW_RUN
         layers.show_preview(self.viewer, layer, job, preview, session.checkpoint.sha256)
+        self._show_cost()
         self.preparing.start(session, job)
         self.preparing.show_ready(session)
         self.say(" ".join(filter(None, (note, preview.note))))
@@ -220,15 +234,18 @@ class NucpruneDock(Controls):
         self.comparing.show(Shown(session, job, layer, preview))
 
     def _show_cost(self) -> None:
-        if self.session is None:
+        session, asked = self.session, self.asked()
+        if session is None:
+            return
+        if not session.is_ranked(asked):
+            # Sorting takes a while: the run that follows does it, or this.
+            if not self.control.live.isChecked() or self.images.layer is None:
+                self.runner.request(lambda *_: session.cost(asked), lambda _: self._show_cost())
             return
         try:
-            spent = self.session.cost(self.asked())
+            self.show_cost(session, asked)
         except NucpruneError as error:
             self.say(str(error))
-            return
-        self.pruning.kept.setText(texts.kept(spent))
-        self.pruning.compute.setText(texts.compute(spent))
 
     # Buttons -------------------------------------------------------------------------------
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from ..checkpoint import bundled
@@ -16,6 +17,7 @@ from . import sections, texts
 from .compare_section import CompareSection
 from .images import Images
 from .layer_bars import LayersSection
+from .shortcuts import help_text
 from .sweep_section import SweepSection
 
 if TYPE_CHECKING:
@@ -49,12 +51,13 @@ class Controls(QWidget):
         self.sweep = SweepSection()
         self.layers = LayersSection()
         self.save = sections.SaveSection()
+        self.files = sections.SessionSection(help_text())
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(8, 4, 8, 4)
         column.setSpacing(4)
         for part in (self.image, self.checkpoint, self.pruning, self.control, self.message,
-                     self.compare, self.sweep, self.layers, self.save):  # fmt: skip
+                     self.compare, self.sweep, self.layers, self.save, self.files):  # fmt: skip
             column.addWidget(part)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -147,3 +150,23 @@ class Controls(QWidget):
         """Show a message; an empty one takes no room."""
         self.message.setText(text)
         self.message.setVisible(bool(text))
+
+    def timer(self, action: Callable[[], Any]) -> QTimer:
+        """Return a single-shot timer that does ``action``."""
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.timeout.connect(action)
+        return timer
+
+    def button(self, button: Any, action: Callable[[], str | None]) -> None:
+        """Let a button do ``action``; what it returns or raises is the message."""
+
+        def clicked() -> None:
+            try:
+                said = action()
+            except Exception as error:
+                said = texts.error(error)
+            if said:
+                self.say(said)
+
+        button.clicked.connect(clicked)

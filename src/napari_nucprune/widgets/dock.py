@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from ..checkpoint import bundled
 from ..errors import NucpruneError
 from ..preview import Job, Preview, Session
 from ..slides.reader import SUFFIXES
-from . import layers, saving, texts
+from . import layers, saving, session_dialogs, texts
 from .comparing import Comparing, Shown
 from .controls import Controls
 from .difference_layers import DifferenceLayers
@@ -56,30 +55,24 @@ class NucpruneDock(Controls):
         self.actions_of_keys = Actions(self)
         self._job: Job | None = None
         self._slow = False
-        self._origin = ""
-        self._later, self._rested = self._timer(self.run), self._timer(self._camera_rested)
-        self._readout = self._timer(self._show_cost)
+        self.origin = ""
+        self._later, self._rested = self.timer(self.run), self.timer(self._camera_rested)
+        self._readout = self.timer(self._show_cost)
         self._connect()
         if self.checkpoint.choice.count():
-            self._open_checkpoint(self.checkpoint.choice.currentData())
+            self.open_checkpoint(self.checkpoint.choice.currentData())
         self.images.refresh()
         if self.images.layer is None:
             self.say(texts.NO_IMAGE)
-
-    def _timer(self, action: Callable[[], Any]) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.timeout.connect(action)
-        return timer
 
     def _connect(self) -> None:
         image, pruning, control = self.image, self.pruning, self.control
         self.images.changed.connect(self._image_changed)
         image.area.currentTextChanged.connect(self._area_changed)
-        self._button(image.open_slide, self._ask_slide)
+        self.button(image.open_slide, self._ask_slide)
         choice = self.checkpoint.choice
-        choice.activated.connect(lambda _: self._open_checkpoint(choice.currentData()))
-        self._button(self.checkpoint.open, self._ask_checkpoint)
+        choice.activated.connect(lambda _: self.open_checkpoint(choice.currentData()))
+        self.button(self.checkpoint.open, self._ask_checkpoint)
         pruning.strategy.currentTextChanged.connect(self._pruning_changed)
         pruning.recovery.currentIndexChanged.connect(self._recovery_changed)
         pruning.reselect.toggled.connect(self._pruning_changed)
@@ -91,10 +84,13 @@ class NucpruneDock(Controls):
         control.run.clicked.connect(lambda: self.run())
         control.cancel.clicked.connect(self.cancel)
         control.live.toggled.connect(lambda on: self._changed() if on else self.preparing.stop())
-        self._button(self.compare.pin, self._pin)
-        self._button(self.save.checkpoint, self._save_checkpoint)
-        self._button(self.save.labels, lambda: saving.labels(self, self.preview))
-        self._button(self.save.table, lambda: saving.table(self, self.preview))
+        self.button(self.compare.pin, self._pin)
+        self.button(self.save.checkpoint, self._save_checkpoint)
+        self.button(self.save.labels, lambda: saving.labels(self, self.preview))
+        self.button(self.save.table, lambda: saving.table(self, self.preview))
+        self.button(self.files.save, lambda: session_dialogs.save(self))
+        self.button(self.files.open, lambda: session_dialogs.restore(self))
+        self.button(self.files.report, lambda: session_dialogs.report(self))
         self.comparing.dense_ran.connect(lambda dense: self.show_time(self.preview, dense))
         self.runner.progressed.connect(self.show_progress)
         self.runner.failed.connect(lambda error: self.say(texts.error(error)))
@@ -107,19 +103,6 @@ class NucpruneDock(Controls):
         app = QApplication.instance()
         if app is not None:
             app.aboutToQuit.connect(self.runner.close)
-
-    def _button(self, button: Any, action: Callable[[], str | None]) -> None:
-        """Let a button do ``action``; what it returns or raises is the message."""
-
-        def clicked() -> None:
-            try:
-                said = action()
-            except Exception as error:
-                said = texts.error(error)
-            if said:
-                self.say(said)
-
-        button.clicked.connect(clicked)
 
     # What the user changes -----------------------------------------------------------------
 
@@ -249,19 +232,19 @@ class NucpruneDock(Controls):
 
     # Buttons -------------------------------------------------------------------------------
 
-    def _open_checkpoint(self, origin: str) -> None:
+    def open_checkpoint(self, origin: str) -> None:
         """Load a checkpoint by bundled name or path; where it fails, all stays as it was."""
         try:
             session = Session(bundled.open_checkpoint(origin))
         except Exception as error:
             self.say(texts.error(error))
             choice = self.checkpoint.choice
-            choice.setCurrentIndex(choice.findData(self._origin))
+            choice.setCurrentIndex(choice.findData(self.origin))
             return
         self.cancel()
         self.session, self.preview, self._job = session, None, None
         self.comparing.forget()
-        self._origin = origin
+        self.origin = origin
         self.show_session(session, origin)
         self.preparing.show_ready(session)
         self._show_cost()
@@ -272,7 +255,7 @@ class NucpruneDock(Controls):
             self, "Open a checkpoint", "", "Checkpoints (*.safetensors *.pt *.pth)"
         )
         if name:
-            self._open_checkpoint(name)
+            self.open_checkpoint(name)
 
     def _ask_slide(self) -> None:
         pattern = " ".join(f"*{suffix}" for suffix in SUFFIXES)

@@ -256,3 +256,19 @@ class SaveSection(Section):
         self.labels = QPushButton("Labels…")
         self.table = QPushButton("Table…")
         self.row((self.checkpoint, 1), (self.labels, 1), (self.table, 1))
+
+
+class SessionSection(Section):
+    """Sessions, the report, and the keys."""
+
+    def __init__(self, keys: str) -> None:
+        super().__init__("Session and keys", folded=True)
+        self.save = QPushButton("Save…")
+        self.save.setToolTip("The dock's state, the pins and the sweep: one JSON, layers beside it")
+        self.open = QPushButton("Open…")
+        self.report = QPushButton("Report…")
+        self.report.setToolTip("The comparison with pictures, as Markdown and HTML, into a folder")
+        self.row((self.save, 1), (self.open, 1), (self.report, 1))
+        self.keys = wrapped("keys")
+        self.keys.setText(keys)
+        self.body.addWidget(self.keys)

@@ -83,7 +83,7 @@ class Sweeping(QObject):
             self.section.status.setText(str(error))
             return False
         recovered = {"off": "one-shot", "slide": "recovered on this slide"}
-        how = recovered.get(job.recovery, "recovered, bundled calibration")
+        how = recovered.get(job.recovery, "recovered on bundled tissue")
         self._about = f"{how}, against {name}"
         self.points, self._find = [], ""
         self._set_running(True)

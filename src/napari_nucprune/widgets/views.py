@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, QSignalBlocker
 
 from ..errors import InputError
 from .layers import KEY, ROLES, find, map_layer, placement
+from .panes import copy_looks, grid_of, place_of, sort
 from .references import DENSE, SHOWN
 from .swipe import LEFT, RIGHT, STEP, Curtain, Divider, Names, canvas_of
 
@@ -122,7 +123,7 @@ class Views(QObject):
             self.divider.deleteLater()
         self._curtain = self.divider = self._names = None
         if self._grid:
-            grid = self._viewer_grid()
+            grid = grid_of(self.viewer)
             for name, value in self._grid.items():
                 setattr(grid, name, value)
         made, self._made = self._made, []
@@ -134,7 +135,7 @@ class Views(QObject):
             if layer in self.viewer.layers and layer.visible == ours:
                 layer.visible = before
         if self._order:
-            self._sort(self._order)
+            sort(self.viewer, self._order)
         self._order, self._grid, self._pairs = [], {}, []
         self._visible.clear()
 
@@ -179,7 +180,7 @@ class Views(QObject):
         for kind in kinds:
             layer = self._make(map_layer(self.viewer, kind), maps[kind], f"dense {kind}", place)
             if kind in looks:
-                _copy_looks(looks[kind], layer)
+                copy_looks(looks[kind], layer)
             found[kind] = layer
         return found
 
@@ -220,8 +221,9 @@ class Views(QObject):
         right = [twin, *(pair[1] for pair in self._pairs)]
         fates = find(self.viewer, "differences")
         if fates is not None and fates.visible:
-            pad = self._make(self.viewer.add_labels, np.array(fates.data), "differences (left)", {})
-            _copy_place(fates, pad)
+            pad = self._make(
+                self.viewer.add_labels, np.array(fates.data), "differences (left)", place_of(fates)
+            )
             pad.colormap, pad.contour, pad.opacity = fates.colormap, fates.contour, fates.opacity
             left.append(pad)
             right.append(fates)
@@ -231,23 +233,11 @@ class Views(QObject):
         panes = [*left, *right]
         for layer in self.viewer.layers:
             self._set_visible(layer, layer in panes)
-        self._sort([*panes, *(layer for layer in self.viewer.layers if layer not in panes)])
-        grid = self._viewer_grid()
+        sort(self.viewer, [*panes, *(layer for layer in self.viewer.layers if layer not in panes)])
+        grid = grid_of(self.viewer)
         self._grid = {name: getattr(grid, name) for name in ("stride", "shape", "enabled")}
         grid.stride, grid.shape, grid.enabled = len(left), (1, 2), True
         self._names = Names(canvas_of(self.controls).native)
-
-    def _viewer_grid(self) -> Any:
-        canvas = getattr(self.viewer, "canvas", None)
-        return self.viewer.grid if canvas is None else canvas.grid
-
-    def _sort(self, order: list[Layer]) -> None:
-        layers = self.viewer.layers
-        there = [layer for layer in order if layer in layers]
-        for index, layer in enumerate(there):
-            at = layers.index(layer)
-            if at != index:
-                layers.move(at, index)
 
     # What happens meanwhile -----------------------------------------------------------------
 
@@ -309,14 +299,3 @@ class Views(QObject):
             self._made.remove(layer)
             self._leave()
             self.close()
-
-
-def _copy_looks(source: Layer, target: Layer) -> None:
-    for name in ("opacity", "blending", "contour", "colormap", "contrast_limits", "gamma"):
-        if hasattr(source, name) and hasattr(target, name):
-            setattr(target, name, getattr(source, name))
-
-
-def _place(layer: Layer) -> dict[str, Any]:
-    names = ("scale", "translate", "rotate", "shear", "affine", "units", "axis_labels")
-    return {name: getattr(layer, name) for name in names}

@@ -61,11 +61,11 @@ def write_report(
     """
     step = max(1, -(-max(found.fate.differences.shape) // LONGEST))
     tissue = _tissue(source, found.transform, found.fate.differences.shape, step)
+    labels, codes = found.labels[::step, ::step], found.fate.differences[::step, ::step]
     pictures = {
-        "overlay.png": ("Nuclei of the result", overlay(tissue, found.labels[::step, ::step].astype(np.int32))),
-        "differences.png": ("What became of every nucleus",
-                            _coloured(tissue, found.fate.differences[::step, ::step])),
-    }  # fmt: skip
+        "overlay.png": ("Nuclei of the result", overlay(tissue, labels.astype(np.int32))),
+        "differences.png": ("What became of every nucleus", _coloured(tissue, codes)),
+    }
     with staged(folder) as scratch:
         for name, (_, picture) in pictures.items():
             write_png(scratch / name, picture)

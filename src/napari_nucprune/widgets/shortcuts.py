@@ -16,7 +16,7 @@ KEYS = (
     ("Alt+X", "other strategy (layer-wise, network-wide)", "strategy"),
     ("Alt+Z", "flip between result and reference", "flip"),
     ("Alt+A", "live on or off", "live"),
-    ("Alt+C", "swipe on or off", "swipe"),
+    ("Alt+D", "swipe on or off", "swipe"),
     ("Alt+B", "side by side on or off", "side"),
     ("Alt+Left", "divider to the left", "left"),
     ("Alt+Right", "divider to the right", "right"),

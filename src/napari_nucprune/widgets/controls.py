@@ -121,7 +121,8 @@ class Controls(QWidget):
         spent = session.cost(pruning)
         self.pruning.kept.setText(texts.kept(spent))
         self.pruning.compute.setText(texts.compute(spent))
-        self.layers.show_shares(session.by_layer(pruning))
+        if not self.layers.folded:
+            self.layers.show_shares(session.by_layer(pruning))
 
     def show_time(self, preview: Preview | None, dense: Preview | None) -> None:
         """Show the measured time, against the dense network's where that ran."""

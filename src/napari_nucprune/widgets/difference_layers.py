@@ -166,9 +166,14 @@ class DifferenceLayers(QObject):
         return layer
 
     def _add_map(self, data: Any, **state: Any) -> Layer:
-        return self.viewer.add_image(
+        layer = self.viewer.add_image(
             data, colormap=DIVERGING, contrast_limits=(-1.0, 1.0), opacity=0.8, **state
         )
+        fates = find(self.viewer, DIFFERENCES)
+        if fates is not None:  # what became of the nuclei stays on top
+            own = self.viewer.layers
+            own.move(own.index(layer), own.index(fates))
+        return layer
 
     def _fill(self, filled: bool) -> None:
         layer = find(self.viewer, DIFFERENCES)

@@ -54,7 +54,7 @@ class NucpruneDock(Controls):
         self.views = Views(self, self.comparing)
         self.actions_of_keys = Actions(self)
         self._job: Job | None = None
-        self._slow = False
+        self._slow = self._cost_waits = False
         self.origin = ""
         self._later, self._rested = self.timer(self.run), self.timer(self._camera_rested)
         self._readout = self.timer(self._show_cost)
@@ -81,6 +81,7 @@ class NucpruneDock(Controls):
         for slider in pruning.sliders:
             slider.changed.connect(self._pruning_changed)
         self.layers.kept.connect(self._keep_changed)
+        self.layers.opened.connect(self._show_cost)
         control.run.clicked.connect(lambda: self.run())
         control.cancel.clicked.connect(self.cancel)
         control.live.toggled.connect(lambda on: self._changed() if on else self.preparing.stop())
@@ -209,18 +210,21 @@ class NucpruneDock(Controls):
         self.preview = preview
         self._slow = preview.seconds > SLOW_RUN
         layers.show_preview(self.viewer, layer, job, preview, session.checkpoint.sha256)
-        self._show_cost()
+        # First: it is computed in the thread while the rest is shown.
+        self.comparing.show(Shown(session, job, layer, preview))
+        if self._cost_waits:
+            self._show_cost()
         self.preparing.start(session, job)
         self.preparing.show_ready(session)
         self.say(" ".join(filter(None, (note, preview.note))))
         self.show_time(preview, session.dense(job))
-        self.comparing.show(Shown(session, job, layer, preview))
 
     def _show_cost(self) -> None:
         session, asked = self.session, self.asked()
         if session is None:
             return
-        if not session.is_ranked(asked):
+        self._cost_waits = not session.is_ranked(asked)
+        if self._cost_waits:
             # Sorting takes a while: the run that follows does it, or this.
             if not self.control.live.isChecked() or self.images.layer is None:
                 self.runner.request(lambda *_: session.cost(asked), lambda _: self._show_cost())

@@ -52,6 +52,7 @@ class FieldSweep:
         self.skipped: list[str] = []
         self._comparer = Comparer(session.checkpoint)
         self._todo = [(s, cr) for s in self.strategies for cr in self._ratios(s, stops)]
+        self._stops = frozenset(self._todo)
         self.total = len(self._todo)
 
     @property
@@ -151,7 +152,7 @@ class FieldSweep:
             Where ``should_stop`` says so; what has run is remembered.
         """
         # Only stops decide where the curve breaks; what an earlier bisection ran must not.
-        stops = [point for point in self.of(strategy) if point.cr in self._stops(strategy)]
+        stops = [point for point in self.of(strategy) if (strategy, point.cr) in self._stops]
 
         def at(cr: float) -> SweepPoint:
             # As the number box shows it, so that what is set is what was measured.
@@ -163,9 +164,6 @@ class FieldSweep:
             largest = largest_cr_within(stops, metrics, loss, at if bisect and free else None)
             found[claim] = None if largest is None else round(largest, 2)
         return found
-
-    def _stops(self, strategy: str) -> set[float]:
-        return set(self._ratios(strategy, STOPS)) | {max(self.session.checkpoint.own_cr.values())}
 
     def _ratios(self, strategy: str, stops: Sequence[float]) -> list[float]:
         own = self.session.checkpoint.own_cr

@@ -22,7 +22,9 @@ def swatch(colour: str) -> QIcon:
     painter.setPen(QColor(128, 128, 128))
     painter.drawRect(QRect(0, 0, SIDE - 1, SIDE - 1))
     painter.end()
-    return QIcon(pixmap)
+    icon = QIcon(pixmap)
+    icon.addPixmap(pixmap, QIcon.Mode.Disabled)  # none of a fate: its colour stays
+    return icon
 
 
 class Legend(QWidget):

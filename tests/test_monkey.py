@@ -173,12 +173,14 @@ def test_a_hundred_random_actions(make_napari_viewer, quick, qtbot, seed):
         qtbot.wait(int(rng.integers(1, 25)))
         for own in monkeys:
             assert "fault of ours" not in own.dock.message.text(), (done, own.dock.message.text())
-        if step == 80:  # the second window closes, in mid-run
+        if step == 80:
+            # The second dock goes, in mid-run. Its window stays: napari without any plugin cannot
+            # draw one window any more once another was closed (napari 0.9.2, Mesa).
             gone = monkeys.pop()
             monkeys.append(monkeys[0])
             gone.dock.run()
+            gone.viewer.window.remove_dock_widget(gone.dock)
             gone.dock.runner.close()
-            gone.viewer.close()
     dock, viewer = monkeys[0].dock, monkeys[0].viewer
     # A last run with all that was added on the way still there.
     dock.sweeping.cancel()

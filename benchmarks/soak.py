@@ -138,7 +138,7 @@ class Monkey:
         def bad_checkpoint() -> None:
             path = self.folder / "bad.safetensors"
             path.write_bytes(rng.bytes(200))
-            dock._open_checkpoint(str(path))
+            dock.open_checkpoint(str(path))
 
         def stack_slider() -> None:
             if viewer.dims.ndim > 2:
@@ -161,7 +161,7 @@ class Monkey:
             "stack slider": (1, stack_slider),
             "pin": (1, dock.compare.pin.click),
             "bad checkpoint": (1, bad_checkpoint),
-            "good checkpoint": (1, lambda: dock._open_checkpoint(bundled.DEFAULT)),
+            "good checkpoint": (1, lambda: dock.open_checkpoint(bundled.DEFAULT)),
             "add image": (2, self.add_image),
             "delete layer": (4, self.delete_layer),
             "rename layer": (1, self.rename_layer),

@@ -1,51 +1,129 @@
-"""Make the README's screenshot: python docs/screenshots.py [IMAGE [ZOOM]] (screen or Xvfb needed).
+"""Make the docs' pictures: python docs/screenshots.py [IMAGE [LABELS]] (screen or Xvfb needed).
 
-The one in the README shows OpenSlide's CMU-1-Small-Region.svs (CC0), zoomed 16 times.
+Writes every view at two sizes and in both themes to ``docs/shots`` (not kept), and the README's to
+``docs/images``. Those of the README show 512 x 512 px of OpenSlide's CMU-1-Small-Region.svs (CC0).
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_nucprune.widgets import layers
 from napari_nucprune.widgets.window import open_viewer
 
-FOLDER = Path(__file__).parent / "images"
+FOLDER = Path(__file__).parent
+SIZES = ((1280, 800), (1920, 1080))
+KEPT = {"swipe-dark-1280": "difference", "dock-dark-1280": "dock"}
+
+
+class Shots:
+    """A window that is brought into one view after the other."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.viewer, self.dock = open_viewer(options.image)
+        self.app = QApplication.instance()
+        self.window = self.dock.window()
+        self.folder = FOLDER / "shots"
+        self.folder.mkdir(exist_ok=True)
+        (FOLDER / "images").mkdir(exist_ok=True)
+        self.dock.pruning.choose_recovery("bundled")
+        self.dock.image.area.setCurrentText("whole image")
+        if options.mpp:
+            self.dock.image.mpp.setValue(options.mpp)
+        if options.labels:
+            truth = np.asarray(Image.open(options.labels)).astype(np.int32)
+            self.viewer.add_labels(truth, name="truth", visible=False)
+
+    def settle(self, seconds: float = 300) -> None:
+        """Wait until all is shown."""
+        end, quiet = time.monotonic() + seconds, 0
+        while time.monotonic() < end and quiet < 40:
+            self.app.processEvents()
+            time.sleep(0.01)
+            dock = self.dock
+            idle = dock.preview is not None and not dock.runner.busy and not dock.comparing.waits
+            idle = idle and not dock._later.isActive() and not dock.sweeping.running
+            quiet = quiet + 1 if idle else 0
+
+    def unfold(self, *sections: Any) -> None:
+        """Fold all sections but these."""
+        dock = self.dock
+        for part in (dock.image, dock.checkpoint, dock.pruning, dock.control, dock.compare,
+                     dock.sweep, dock.layers, dock.save, dock.files):  # fmt: skip
+            part.set_folded(part not in sections)
+
+    def shoot(self, name: str) -> None:
+        """Grab the window in both sizes and themes."""
+        for theme in ("light", "dark"):
+            self.viewer.theme = theme
+            for size in SIZES:
+                self.window.resize(*size)
+                end = time.monotonic() + 1.0
+                while time.monotonic() < end:
+                    self.app.processEvents()
+                    time.sleep(0.01)
+                title = f"{name}-{theme}-{size[0]}"
+                picture = self.window.grab()
+                picture.save(str(self.folder / f"{title}.png"))
+                if title in KEPT:
+                    picture.save(str(FOLDER / "images" / f"{KEPT[title]}.png"))
 
 
 def main() -> None:
-    """Open the viewer, prune, wait, and write ``docs/images/dock.png``."""
-    viewer, dock = open_viewer(sys.argv[1] if len(sys.argv) > 1 else None)
-    window = dock.window()
-    window.resize(1500, 940)
-    app = QApplication.instance()
-
-    def settle(seconds: float = 120) -> None:
-        end = time.monotonic() + seconds
-        quiet = 0
-        while time.monotonic() < end and quiet < 50:
-            app.processEvents()
-            time.sleep(0.01)
-            idle = dock.preview is not None and not dock.runner.busy
-            quiet = quiet + 1 if idle and not dock._later.isActive() else 0
-
-    settle()
-    layers.camera_of(viewer).zoom *= float(sys.argv[2]) if len(sys.argv) > 2 else 1.7
-    settle()
+    """Open the viewer, go through the views, write the pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("image", nargs="?")
+    parser.add_argument("labels", nargs="?")
+    parser.add_argument("--mpp", type=float)
+    parser.add_argument("--zoom", type=float, default=1.6)
+    parser.add_argument("--no-sweep", action="store_true")
+    options = parser.parse_args()
+    shots = Shots(options)
+    dock, viewer = shots.dock, shots.viewer
+    shots.window.resize(*SIZES[0])
+    shots.settle()
     dock.pruning.strategy.setCurrentText("network-wide")
     dock.pruning.both.set_value(8.0)
-    settle()
-    # Time for some of the stops around it.
-    end = time.monotonic() + 25
-    while time.monotonic() < end:
-        app.processEvents()
-        time.sleep(0.01)
-    FOLDER.mkdir(exist_ok=True)
-    window.grab().save(str(FOLDER / "dock.png"))
+    shots.settle()
+    viewer.reset_view()
+    layers.camera_of(viewer).zoom *= options.zoom
+    shots.unfold(dock.pruning, dock.compare)
+    shots.shoot("dock")
+    shots.unfold(dock.compare)
+    if options.labels:
+        dock.compare.reference.choose(viewer.layers["truth"])
+        shots.settle()
+        shots.shoot("truth")
+        dock.compare.reference.choose("dense")
+        shots.settle()
+    for look in ("swipe", "side"):
+        dock.compare.look.setCurrentIndex(dock.compare.look.findData(look))
+        shots.shoot(look)
+    dock.compare.look.setCurrentIndex(0)
+    for box in (dock.compare.filled, dock.compare.points):
+        box.setChecked(True)
+    shots.shoot("filled")
+    for box in (dock.compare.filled, dock.compare.points):
+        box.setChecked(False)
+    dock.compare.maps.setChecked(True)
+    shots.shoot("maps")
+    dock.compare.maps.setChecked(False)
+    shots.unfold(dock.layers)
+    shots.shoot("layers")
+    shots.unfold(dock.image, dock.checkpoint, dock.control, dock.save, dock.files)
+    shots.shoot("rest")
+    if not options.no_sweep:
+        shots.unfold(dock.sweep)
+        dock.sweep.start.click()
+        shots.settle(900)
+        shots.shoot("sweep")
     viewer.close()
 
 

@@ -74,7 +74,7 @@ def test_an_image_is_run_and_three_layers_show_it(viewer, dock, quick, qtbot):
     np.testing.assert_array_equal(layers.find(viewer, "semantic").data, maps.semantic)
     np.testing.assert_array_equal(layers.find(viewer, "distance").data, maps.distance)
     np.testing.assert_array_equal(layers.find(viewer, "instances").data, nuclei.labels)
-    assert len(viewer.layers) == 4
+    assert len(viewer.layers) == 5  # the image, ours, and the differences
     assert f"{len(nuclei)} nuclei (dense {len(nuclei)})" in dock.compare.line.text()
     assert "PQ 1.00" in dock.compare.line.text()
     assert dock.image.mpp_from.text() == "assumed"
@@ -350,7 +350,7 @@ def test_a_hundred_moves_leave_one_thread_and_no_stale_result(viewer, dock, qtbo
     assert dock.preview.pruning == dock.asked()
     threads = [t for t in threading.enumerate() if t.name.startswith("nucprune")]
     assert len(threads) == 1
-    assert len(viewer.layers) == 4
+    assert len(viewer.layers) == 5  # the image, ours, and the differences
 
 
 def test_closing_in_mid_run_is_clean(viewer, quick, qtbot):

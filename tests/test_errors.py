@@ -273,7 +273,7 @@ def test_bad_checkpoints(case, tmp_path, capsys, dock, monkeypatch):
         assert words in said(capsys)
     session, chosen = dock.session, dock.checkpoint.choice.currentText()
     dock.say("")
-    assert not dock._open_checkpoint(str(path))
+    assert not dock.open_checkpoint(str(path))
     assert words in dock.message.text()
     assert is_one_line(dock.message.text())
     assert dock.session is session

@@ -160,7 +160,7 @@ def test_marks_follow_image_strategy_recovery_and_checkpoint(dock, qtbot):
     dock.viewer.layers.remove(first)
     assert ready(dock) == []
     assert dock.session._recoveries is None
-    dock._open_checkpoint(dock.checkpoint.choice.currentData())
+    dock.open_checkpoint(dock.checkpoint.choice.currentData())
     assert ready(dock) == []
 
 

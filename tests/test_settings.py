@@ -129,7 +129,7 @@ def test_the_dock_starts_where_it_was_left(store, quick, qtbot, tmp_path):
     save(quick, tmp_path / "mine.safetensors")
     first = make_dock(qtbot)
     assert first.pruning.ratios() == (1.0, 1.0)
-    first._open_checkpoint(str(tmp_path / "mine.safetensors"))
+    first.open_checkpoint(str(tmp_path / "mine.safetensors"))
     first.pruning.both.set_value(8.0)
     first.control.live.setChecked(False)
     first.close()

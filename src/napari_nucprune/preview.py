@@ -1,4 +1,4 @@
-"""One field through the whole way: field, masks, maps, nuclei, and the line against dense.
+"""One field through the whole way: field, masks, maps, nuclei.
 
 The dock asks it from its worker thread; nothing here knows napari or Qt.
 """
@@ -15,20 +15,19 @@ from numpy.typing import NDArray
 
 from .checkpoint.architecture import HEAD
 from .checkpoint.format import Checkpoint
-from .compare.metrics import RADIUS_UM, score
 from .doors import (
     Branch,
     Maps,
     Nuclei,
     Progress,
     Pruning,
-    Scores,
     ShouldStop,
     never,
     no_progress,
 )
 from .errors import Cancelled, InputError
 from .nuclei.watershed import merge
+from .pruning.by_layer import LayerShare, by_layer
 from .pruning.cost import Cost, cost
 from .pruning.strategy import Masks, Ranking, apply, as_stored
 from .recovered import Recoveries, Recovery
@@ -112,14 +111,6 @@ class Preview:
     slow_because: str = ""
 
 
-@dataclass(frozen=True)
-class Against:
-    """A preview against the dense network on the same field."""
-
-    dense: Preview
-    scores: Scores
-
-
 class Session:
     """A checkpoint that is ranked, and a runtime that is loaded when first needed.
 
@@ -152,10 +143,21 @@ class Session:
         """Return the pruning that the weights have as they are stored."""
         return as_stored(self.checkpoint, None)
 
-    def largest_cr(self, branch: Branch) -> float:
-        """Return the largest CR of a branch with its head left dense."""
+    def largest_cr(self, branch: Branch, keep: tuple[str, ...] | None = None) -> float:
+        """Return the largest CR of a branch with some layers left dense; see `Pruning`."""
         layers = self.checkpoint.layers(branch)
-        return sum(x.size for x in layers) / sum(x.size for x in layers if x.name == HEAD)
+        names = {HEAD} if keep is None else {name.removeprefix(f"{branch}.") for name in keep}
+        dense = sum(x.size for x in layers if x.name in names)
+        return sum(x.size for x in layers) / max(dense, 1)
+
+    def is_ranked(self, pruning: Pruning) -> bool:
+        """Whether `masks` and `cost` take milliseconds: the weights are sorted already."""
+        stored = all(pruning.cr(b) <= own for b, own in self.checkpoint.own_cr.items())
+        return stored or pruning.keep in self._rankings
+
+    def by_layer(self, pruning: Pruning) -> list[LayerShare]:
+        """Return what each layer keeps."""
+        return by_layer(self.checkpoint, self.masks(pruning))
 
     def cost(self, pruning: Pruning) -> Cost:
         """Return what the pruned network costs, without running it."""
@@ -273,15 +275,13 @@ class Session:
         pruning = Pruning(job.pruning.strategy, own["semantic"], own["distance"], job.pruning.keep)
         return replace(job, pruning=pruning, recovery="off")
 
-    def against_dense(self, job: Job, preview: Preview) -> Against | None:
-        """Score a preview against the dense network; None where that has not run on this field."""
-        if self._dense is None or self._dense[0] != (job.image, job.box):
-            return None
-        dense = self._dense[1]
-        scores = score(
-            preview.nuclei.labels, dense.nuclei.labels, radius=RADIUS_UM / preview.maps.mpp
-        )
-        return Against(dense, scores)
+    def dense(self, job: Job) -> Preview | None:
+        """Return what the network as it is stored gave on a job's field; None where it has not run.
+
+        Any thread may ask.
+        """
+        kept = self._dense
+        return kept[1] if kept is not None and kept[0] == (job.image, job.box) else None
 
     def _taken(self, job: Job) -> Taken:
         key = (job.image, job.box, job.largest)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +21,7 @@ DEFAULT = "layer-wise,network-wide"
 
 def sweep(options: argparse.Namespace) -> None:
     """``nucprune sweep``."""
-    from ..compare.sweep import CLAIMS, mean_points
+    from ..compare.sweep import CLAIMS, mean_points, write_csv
     from ..datasets.sweep import sweep_folder
     from ..pruning.strategies import strategy_named
     from ..slides.outputs import staged, write_json
@@ -83,8 +82,8 @@ def sweep(options: argparse.Namespace) -> None:
             "notices": said,
         },
         "largest_cr_within_loss": largest,
-        "mean": [_row(point) for point in points],
-        "images": {name: [_row(point) for point in own] for name, own in images.items()},
+        "mean": [point.row() for point in points],
+        "images": {name: [point.row() for point in own] for name, own in images.items()},
     }
     ticks = {
         (strategy, metric): own[claim]
@@ -93,9 +92,9 @@ def sweep(options: argparse.Namespace) -> None:
         for metric in metrics
     }
     with staged(options.output) as scratch:
-        _write_csv(scratch / "sweep.csv", [_row(point) for point in points])
-        rows = [{"image": n, **_row(point)} for n, own in images.items() for point in own]
-        _write_csv(scratch / "images.csv", rows)
+        write_csv(scratch / "sweep.csv", [point.row() for point in points])
+        rows = [{"image": n, **point.row()} for n, own in images.items() for point in own]
+        write_csv(scratch / "images.csv", rows)
         write_json(scratch / "sweep.json", result)
         _figures(scratch, points, options.loss, ticks)
     print(f"{len(images)} images of {options.layout}; results in {options.output}")
@@ -186,26 +185,6 @@ def _largest(
             for claim, metrics in CLAIMS.items()
         }
     return found
-
-
-def _row(point: SweepPoint) -> dict[str, Any]:
-    from ..compare.sweep import CLAIMS
-
-    metrics = [metric for own in CLAIMS.values() for metric in own]
-    return {
-        "strategy": point.strategy,
-        "cr": point.cr,
-        "pruned": point.pruned,
-        **point.scores,
-        **{f"loss_{metric}": point.loss(metric) for metric in metrics},
-    }
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _figures(

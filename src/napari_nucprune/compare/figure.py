@@ -28,6 +28,7 @@ def draw(
     points: Sequence[SweepPoint],
     loss: float = 0.02,
     largest: Mapping[tuple[str, str], float | None] | None = None,
+    columns: int = 2,
 ) -> None:
     """Draw scores over compression ratios, one panel a metric.
 
@@ -42,16 +43,18 @@ def draw(
         Of the horizontal line.
     largest
         By strategy and metric, the largest ratio within the loss: a vertical tick.
+    columns
+        Of panels; a line's ``gid`` is its strategy's name.
     """
     from matplotlib.lines import Line2D
 
     figure.clear()
     strategies = list(dict.fromkeys(point.strategy for point in points))
-    axes = figure.subplots(2, 2, sharex=True).ravel()
+    axes = figure.subplots(-(-len(PANELS) // columns), columns, sharex=True).ravel()
     for axis, (metric, title) in zip(axes, PANELS.items(), strict=True):
         _panel(axis, points, strategies, metric, loss, largest or {})
         axis.set_title(title, fontsize="medium")
-    for axis in axes[2:]:
+    for axis in axes[-columns:]:
         axis.set_xlabel("compression ratio")
     handles = [
         Line2D([], [], color=_colour(i), marker=_marker(i), markersize=4, label=strategy)
@@ -66,7 +69,7 @@ def draw(
         figure.legend(
             handles=handles,
             loc="outside lower center",
-            ncols=min(len(handles), 4),
+            ncols=min(len(handles), 2 * columns),
             frameon=False,
             fontsize="small",
         )
@@ -106,6 +109,7 @@ def _panel(
                 [float(p.scores[metric] or 0.0) for p in line],
                 linestyle=style,
                 color=colour,
+                gid=strategy,
                 marker=marker if side == "both" else None,
                 markersize=4,
                 linewidth=1.6 if side == "both" else 1.0,
@@ -121,7 +125,7 @@ def _panel(
             (1, (1 - loss) * begin),
             xycoords=("axes fraction", "data"),
             ha="right",
-            va="bottom",
+            va="top",
             fontsize="x-small",
             color="grey",
         )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -67,6 +69,17 @@ class SweepPoint:
         """Return 1 - m(CR) / m(1); None where m(1) is missing or not above 0."""
         now, start = self.scores[metric], self.start[metric]
         return None if now is None or start is None or start <= 0 else 1 - now / start
+
+    def row(self) -> dict[str, str | float | None]:
+        """Return plain values for a table: what was pruned, the scores and the losses."""
+        metrics = [metric for own in CLAIMS.values() for metric in own]
+        return {
+            "strategy": self.strategy,
+            "cr": self.cr,
+            "pruned": self.pruned,
+            **self.scores,
+            **{f"loss_{metric}": self.loss(metric) for metric in metrics},
+        }
 
     def within(self, metrics: Iterable[str], loss: float) -> bool:
         """Whether no metric lost more than ``loss``; False where a loss cannot be said."""
@@ -291,3 +304,11 @@ def mean_points(images: Sequence[Sequence[SweepPoint]]) -> list[SweepPoint]:
         for key, own in found.items()
         if len(own) == len(images)
     ]
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows of equal keys, as from `SweepPoint.row`."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
 from ..checkpoint import bundled
 from ..doors import Pruning
 from ..errors import InputError
-from ..preview import Against, Job, Preview, Session
+from ..preview import Job, Preview, Session
 from ..pruning.strategy import STRATEGIES
 from . import sections, texts
+from .compare_section import CompareSection
 from .images import Images
+from .layer_bars import LayersSection
+from .shortcuts import help_text
+from .sweep_section import SweepSection
 from .whole import WholeSection
 
 if TYPE_CHECKING:
@@ -45,15 +50,19 @@ class Controls(QWidget):
         self.control = sections.RunSection()
         self.message = sections.wrapped("message")
         self.message.hide()
-        self.compare = sections.CompareSection()
+        self.compare = CompareSection()
+        self.sweep = SweepSection()
+        self.layers = LayersSection()
         self.save = sections.SaveSection()
         self.whole = WholeSection(self.viewer, self.whole_asked, self.say)
+        self.files = sections.SessionSection(help_text())
         inside = QWidget()
         column = QVBoxLayout(inside)
         column.setContentsMargins(8, 4, 8, 4)
         column.setSpacing(4)
-        for part in (self.image, self.checkpoint, self.pruning, self.control, self.message,
-                     self.compare, self.save, self.whole):  # fmt: skip
+        top = (self.image, self.checkpoint, self.pruning, self.control, self.message)
+        below = (self.compare, self.sweep, self.layers, self.save, self.whole, self.files)
+        for part in (*top, *below):
             column.addWidget(part)
         column.addStretch(1)
         scroll = QScrollArea()
@@ -74,7 +83,8 @@ class Controls(QWidget):
     def asked(self) -> Pruning:
         """Return the pruning that the dock's controls say."""
         semantic, distance = self.pruning.ratios()
-        return Pruning(self.pruning.strategy.currentText(), semantic, distance)
+        strategy = self.pruning.strategy.currentText()
+        return Pruning(strategy, semantic, distance, self.layers.keep)
 
     def job(self) -> tuple[Job, Image, str]:
         """Return what the controls say is to be run; see `Images.job`."""
@@ -99,19 +109,37 @@ class Controls(QWidget):
         choice.setCurrentIndex(choice.findData(origin))
         spent = session.cost(session.stored())
         self.checkpoint.about.setText(texts.about(checkpoint, spent))
-        floor = checkpoint.own_cr
-        ceiling = {branch: session.largest_cr(branch) for branch in floor}
+        self.show_limits(session)
+        self.images.network_mpp = checkpoint.mpp
+        self.images.show_mpp()
+
+    def show_limits(self, session: Session) -> None:
+        """Show the CRs that can be had with the layers that are kept dense."""
+        floor = session.checkpoint.own_cr
+        ceiling = {branch: session.largest_cr(branch, self.layers.keep) for branch in floor}
         pruning = self.pruning
         pruning.semantic.set_limits(floor["semantic"], ceiling["semantic"])
         pruning.distance.set_limits(floor["distance"], ceiling["distance"])
         pruning.both.set_limits(max(floor.values()), min(ceiling.values()))
-        self.images.network_mpp = checkpoint.mpp
-        self.images.show_mpp()
 
-    def show_lines(self, preview: Preview, against: Against | None) -> None:
-        """Show the measured time and the line against the dense network."""
-        self.pruning.time.setText(texts.time(preview, against))
-        self.compare.line.setText(texts.line(preview, against))
+    def show_cost(self, session: Session, pruning: Pruning) -> None:
+        """Show what a pruning keeps and saves, in all and by layer.
+
+        Raises
+        ------
+        InputError
+            Where its ratio is out of reach.
+        """
+        spent = session.cost(pruning)
+        self.pruning.kept.setText(texts.kept(spent))
+        self.pruning.compute.setText(texts.compute(spent))
+        if not self.layers.folded:
+            self.layers.show_shares(session.by_layer(pruning))
+
+    def show_time(self, preview: Preview | None, dense: Preview | None) -> None:
+        """Show the measured time, against the dense network's where that ran."""
+        if preview is not None:
+            self.pruning.time.setText(texts.time(preview, dense))
 
     def show_progress(self, text: str, done: int, total: int) -> None:
         """Show a step of a run."""
@@ -135,3 +163,23 @@ class Controls(QWidget):
         """Show a message; an empty one takes no room."""
         self.message.setText(text)
         self.message.setVisible(bool(text))
+
+    def timer(self, action: Callable[[], Any]) -> QTimer:
+        """Return a single-shot timer that does ``action``."""
+        timer = QTimer(self)
+        timer.setSingleShot(True)
+        timer.timeout.connect(action)
+        return timer
+
+    def button(self, button: Any, action: Callable[[], str | None]) -> None:
+        """Let a button do ``action``; what it returns or raises is the message."""
+
+        def clicked() -> None:
+            try:
+                said = action()
+            except Exception as error:
+                said = texts.error(error)
+            if said:
+                self.say(said)
+
+        button.clicked.connect(clicked)

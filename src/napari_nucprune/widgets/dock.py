@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
-from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QApplication, QFileDialog
 
 from ..errors import NucpruneError
-from ..preview import Against, Job, Preview, Session
+from ..preview import Job, Preview, Session
 from ..slides.reader import SUFFIXES
-from . import layers, saving, texts
+from . import layers, saving, session_dialogs, texts
+from .comparing import Comparing, Shown
 from .controls import Controls
+from .difference_layers import DifferenceLayers
 from .memory import Memory
 from .opening import Opening
+from .pins import pin
 from .preparing import Preparing
 from .runner import Runner
+from .shortcuts import Actions
+from .sweeping import Sweeping
+from .views import Views
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -42,34 +47,34 @@ class NucpruneDock(Controls):
         self.session: Session | None = None
         self.preview: Preview | None = None
         self.runner = Runner()
+        self.comparing = Comparing(self, self.runner)
+        # Before what prepares the stops: where both want the background, a sweep goes first.
+        self.sweeping = Sweeping(self, self.runner, self.comparing)
         self.preparing = Preparing(self, self.runner)
         self.opening, self.memory = Opening(), Memory(self)
+        self.differences = DifferenceLayers(self, self.comparing)
+        self.views = Views(self, self.comparing)
+        self.actions_of_keys = Actions(self)
         self._job: Job | None = None
-        self._slow = False
-        self._origin = ""
-        self._later, self._rested = self._timer(self.run), self._timer(self._camera_rested)
-        self._readout = self._timer(self._show_cost)
+        self._slow = self._cost_waits = False
+        self.origin = ""
+        self._later, self._rested = self.timer(self.run), self.timer(self._camera_rested)
+        self._readout = self.timer(self._show_cost)
         self._connect()
         if self.checkpoint.choice.count():
-            self.memory.restore(self._open_checkpoint, self.checkpoint.choice.currentData())
+            self.memory.restore(self.open_checkpoint, self.checkpoint.choice.currentData())
         self.images.refresh()
         if self.memory.said or self.images.layer is None:
             self.say(self.memory.said or texts.NO_IMAGE)
-
-    def _timer(self, action: Callable[[], Any]) -> QTimer:
-        timer = QTimer(self)
-        timer.setSingleShot(True)
-        timer.timeout.connect(action)
-        return timer
 
     def _connect(self) -> None:
         image, pruning, control = self.image, self.pruning, self.control
         self.images.changed.connect(self._image_changed)
         image.area.currentTextChanged.connect(self._area_changed)
-        self._button(image.open_slide, self._ask_slide)
+        self.button(image.open_slide, self._ask_slide)
         choice = self.checkpoint.choice
-        choice.activated.connect(lambda _: self._open_checkpoint(choice.currentData()))
-        self._button(self.checkpoint.open, self._ask_checkpoint)
+        choice.activated.connect(lambda _: self.open_checkpoint(choice.currentData()))
+        self.button(self.checkpoint.open, self._ask_checkpoint)
         pruning.strategy.currentTextChanged.connect(self._pruning_changed)
         pruning.recovery.currentIndexChanged.connect(self._recovery_changed)
         pruning.reselect.toggled.connect(self._pruning_changed)
@@ -77,13 +82,19 @@ class NucpruneDock(Controls):
         pruning.link.toggled.connect(self._pruning_changed)
         for slider in pruning.sliders:
             slider.changed.connect(self._pruning_changed)
+        self.layers.kept.connect(self._keep_changed)
+        self.layers.opened.connect(self._show_cost)
         control.run.clicked.connect(lambda: self.run())
         control.cancel.clicked.connect(self.cancel)
         control.live.toggled.connect(lambda on: self._changed() if on else self.preparing.stop())
-        self._button(self.compare.pin, self._pin)
-        self._button(self.save.checkpoint, self._save_checkpoint)
-        self._button(self.save.labels, lambda: saving.labels(self, self.preview))
-        self._button(self.save.table, lambda: saving.table(self, self.preview))
+        self.button(self.compare.pin, self._pin)
+        self.button(self.save.checkpoint, self._save_checkpoint)
+        self.button(self.save.labels, lambda: saving.labels(self, self.preview))
+        self.button(self.save.table, lambda: saving.table(self, self.preview))
+        self.button(self.files.save, lambda: session_dialogs.save(self))
+        self.button(self.files.open, lambda: session_dialogs.restore(self))
+        self.button(self.files.report, lambda: session_dialogs.report(self))
+        self.comparing.dense_ran.connect(lambda dense: self.show_time(self.preview, dense))
         self.runner.progressed.connect(self.show_progress)
         self.runner.failed.connect(lambda error: self.say(texts.error(error)))
         self.runner.busy_changed.connect(self.show_busy)
@@ -98,19 +109,6 @@ class NucpruneDock(Controls):
             app.aboutToQuit.connect(self.runner.close)
             app.aboutToQuit.connect(self.whole.close_down)
 
-    def _button(self, button: Any, action: Callable[[], str | None]) -> None:
-        """Let a button do ``action``; what it returns or raises is the message."""
-
-        def clicked() -> None:
-            try:
-                said = action()
-            except Exception as error:
-                said = texts.error(error)
-            if said:
-                self.say(said)
-
-        button.clicked.connect(clicked)
-
     # What the user changes -----------------------------------------------------------------
 
     def _image_changed(self) -> None:
@@ -119,6 +117,7 @@ class NucpruneDock(Controls):
             self.cancel()
             if self.session is not None:
                 self.session.forget()
+            self.comparing.forget()
             self.say(texts.NO_IMAGE)
             return
         self.say("")
@@ -143,11 +142,18 @@ class NucpruneDock(Controls):
         self.preparing.show_ready(self.session)
         self._changed()
 
+    def _keep_changed(self) -> None:
+        if self.session is not None:
+            self.show_limits(self.session)
+        self._pruning_changed()
+
     def _recovery_changed(self, _: Any = None) -> None:
         self.pruning.reselect.setEnabled(self.pruning.recovery.currentData() != "off")
         self._pruning_changed()
 
     def _camera_moved(self, event: Any = None) -> None:
+        if self.differences.travelling:
+            return
         if self.control.live.isChecked() and self.image.area.currentText() == "visible area":
             self._rested.start(CAMERA_MS)
 
@@ -184,32 +190,14 @@ class NucpruneDock(Controls):
         self._later.stop()
         self.runner.request(
             lambda progress, should_stop: self._work(session, job, progress, should_stop),
-            lambda found: self._show(job, layer, note, *found),
+            lambda preview: self._show(session, job, layer, note, preview),
         )
 
     @staticmethod
-    def _work(
-        session: Session, job: Job, progress: Any, should_stop: Any
-    ) -> tuple[Preview, Against | None]:
+    def _work(session: Session, job: Job, progress: Any, should_stop: Any) -> Preview:
         # Here and not when the result is shown: the window must not wait for it.
         layers.warm()
-        preview = session.run(job, progress, should_stop)
-        return preview, session.against_dense(job, preview)
-
-    def _run_dense(self, job: Job, preview: Preview) -> None:
-        """Run the dense network on the same area, for the line only."""
-        session = self.session
-        assert session is not None
-
-        def work(progress: Any, should_stop: Any) -> Against | None:
-            session.run(session.dense_job(job), progress, should_stop)
-            return session.against_dense(job, preview)
-
-        def done(against: Against | None) -> None:
-            if self.preview is preview:
-                self.show_lines(preview, against)
-
-        self.runner.request(work, done)
+        return session.run(job, progress, should_stop)
 
     def cancel(self) -> None:
         """Stop the running job within one tile, drop what waits."""
@@ -220,46 +208,51 @@ class NucpruneDock(Controls):
 
     # Showing -------------------------------------------------------------------------------
 
-    def _show(
-        self, job: Job, layer: Image, note: str, preview: Preview, against: Against | None
-    ) -> None:
-        if layer not in self.viewer.layers or self.session is None:
+    def _show(self, session: Session, job: Job, layer: Image, note: str, preview: Preview) -> None:
+        if layer not in self.viewer.layers or self.session is not session:
             return
         self.preview = preview
         self._slow = preview.seconds > SLOW_RUN
-        layers.show_preview(self.viewer, layer, job, preview, self.session.checkpoint.sha256)
-        self.preparing.start(self.session, job)
-        self.preparing.show_ready(self.session)
+        layers.show_preview(self.viewer, layer, job, preview, session.checkpoint.sha256)
+        # First: it is computed in the thread while the rest is shown.
+        self.comparing.show(Shown(session, job, layer, preview))
+        if self._cost_waits:
+            self._show_cost()
+        self.preparing.start(session, job)
+        self.preparing.show_ready(session)
         self.say(" ".join(filter(None, (note, preview.note))))
-        self.show_lines(preview, against)
-        if against is None:
-            self._run_dense(job, preview)
+        self.show_time(preview, session.dense(job))
 
     def _show_cost(self) -> None:
-        if self.session is None:
+        session, asked = self.session, self.asked()
+        if session is None:
+            return
+        self._cost_waits = not session.is_ranked(asked)
+        if self._cost_waits:
+            # Sorting takes a while: the run that follows does it, or this.
+            if not self.control.live.isChecked() or self.images.layer is None:
+                self.runner.request(lambda *_: session.cost(asked), lambda _: self._show_cost())
             return
         try:
-            spent = self.session.cost(self.asked())
+            self.show_cost(session, asked)
         except NucpruneError as error:
             self.say(str(error))
-            return
-        self.pruning.kept.setText(texts.kept(spent))
-        self.pruning.compute.setText(texts.compute(spent))
 
     # Buttons -------------------------------------------------------------------------------
 
-    def _open_checkpoint(self, origin: str) -> bool:
+    def open_checkpoint(self, origin: str) -> bool:
         """Load a checkpoint by bundled name or path; where it fails, all stays as it was."""
         try:
             session = Session(self.opening.load(origin), self.memory.now.device)
         except Exception as error:
             self.say(texts.error(error))
             choice = self.checkpoint.choice
-            choice.setCurrentIndex(choice.findData(self._origin))
+            choice.setCurrentIndex(choice.findData(self.origin))
             return False
         self.cancel()
         self.session, self.preview, self._job = session, None, None
-        self._origin = origin
+        self.comparing.forget()
+        self.origin = origin
         self.show_session(session, origin)
         self.preparing.show_ready(session)
         self._show_cost()
@@ -271,7 +264,7 @@ class NucpruneDock(Controls):
     def _ask_checkpoint(self) -> None:
         origin = self.opening.ask(self)
         if origin:
-            self._open_checkpoint(origin)
+            self.open_checkpoint(origin)
 
     def _ask_slide(self) -> None:
         pattern = " ".join(f"*{suffix}" for suffix in SUFFIXES)
@@ -281,8 +274,8 @@ class NucpruneDock(Controls):
 
     def _pin(self) -> str:
         pruning = self.preview.pruning if self.preview else self.asked()
-        pinned = layers.pin(self.viewer, pruning.label)
-        return f"Pinned {len(pinned)} layers as “· {pruning.label}”."
+        pinned = pin(self.viewer, pruning.label)
+        return f"Pinned {len(pinned.layers)} layers as “· {pruning.label}”."
 
     def _save_checkpoint(self) -> str | None:
         if self.session is None:

@@ -66,6 +66,10 @@ class Images(QObject):
             if isinstance(layer, Image) and "role" not in layer.metadata.get(layers.KEY, {})
         ]
 
+    def typed_mpp(self) -> float | None:
+        """Return the pixel size that was typed for the chosen image."""
+        return self._typed.get(self.layer)
+
     def source(self) -> Source:
         """Return the chosen image with the pixel size that the box says, where one was typed.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -212,41 +213,61 @@ def placement(image: Layer, transform: NDArray[np.float64]) -> dict[str, Any]:
     }
 
 
-def show(
-    viewer: Any, role: str, data: NDArray[Any], place: dict[str, Any], about: dict[str, Any]
+def put(
+    viewer: Any,
+    role: str,
+    data: Any,
+    place: dict[str, Any],
+    about: dict[str, Any],
+    make: Callable[..., Layer],
 ) -> Layer:
-    """Put a result into its layer; made once, then updated in place with the user's looks."""
+    """Put data into the layer of a role; made once, then updated in place with the user's looks.
+
+    Parameters
+    ----------
+    viewer, role, data
+        Where it goes, and what.
+    place
+        As from `placement`.
+    about
+        For the layer's metadata.
+    make
+        ``make(data, name=..., metadata=..., **place)`` adds the layer where there is none.
+    """
     metadata = {KEY: {"role": role, **about}}
     layer = find(viewer, role)
-    if layer is not None:
-        layer.data = data
-        for name, value in place.items():
-            if name == "affine":
-                same = np.array_equal(layer.affine.affine_matrix, value.affine_matrix)
-            else:
-                same = np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value))
-            if not same:
-                setattr(layer, name, value)
-        layer.metadata = metadata
+    if layer is None:
+        active = viewer.layers.selection.active
+        layer = make(data, name=role, metadata=metadata, **place)
+        # The user's image stays the chosen layer.
+        if active is not None:
+            viewer.layers.selection.active = active
         return layer
-    active = viewer.layers.selection.active
-    if role == "instances":
-        layer = viewer.add_labels(data, name=role, metadata=metadata, opacity=0.9, **place)
-        layer.contour = 2
-    else:
-        layer = viewer.add_image(
-            data,
-            name=role,
-            metadata=metadata,
-            colormap=COLORMAPS[role],
-            contrast_limits=(0.0, 1.0),
-            opacity=0.5,
-            **place,
-        )
-    # The user's image stays the chosen layer.
-    if active is not None:
-        viewer.layers.selection.active = active
+    layer.data = data
+    for name, value in place.items():
+        if name == "affine":
+            same = np.array_equal(layer.affine.affine_matrix, value.affine_matrix)
+        else:
+            same = np.array_equal(np.asarray(getattr(layer, name)), np.asarray(value))
+        if not same:
+            setattr(layer, name, value)
+    layer.metadata = metadata
     return layer
+
+
+def map_layer(viewer: Any, kind: str) -> Callable[..., Layer]:
+    """Return what adds a layer that looks like a semantic map, a distance map or instances."""
+    if kind == "instances":
+
+        def labels(data: NDArray[Any], **state: Any) -> Layer:
+            layer = viewer.add_labels(data, opacity=0.9, **state)
+            layer.contour = 2
+            return layer
+
+        return labels
+    return partial(
+        viewer.add_image, colormap=COLORMAPS[kind], contrast_limits=(0.0, 1.0), opacity=0.5
+    )
 
 
 def show_preview(viewer: Any, image: Layer, job: Job, preview: Preview, sha256: str) -> None:
@@ -265,30 +286,7 @@ def show_preview(viewer: Any, image: Layer, job: Job, preview: Preview, sha256: 
     place = placement(image, preview.transform)
     results = (preview.maps.semantic, preview.maps.distance, preview.nuclei.labels)
     for role, data in zip(ROLES, results, strict=True):
-        show(viewer, role, data, place, about)
-
-
-def pin(viewer: Any, label: str) -> list[Layer]:
-    """Copy our result layers under names with ``· label``; the copies are never updated.
-
-    Raises
-    ------
-    InputError
-        Where there are no results yet.
-    """
-    found = [layer for layer in (find(viewer, role) for role in ROLES) if layer is not None]
-    if not found:
-        raise InputError("There is no result to pin yet; run first.")
-    pinned = []
-    for layer in found:
-        data, state, kind = layer.as_layer_data_tuple()
-        role = state["metadata"][KEY]["role"]
-        state["name"] = f"{layer.name} · {label}"
-        state["metadata"] = {KEY: {**state["metadata"][KEY], "role": f"pinned {role}"}}
-        state["visible"] = False
-        cls = Labels if kind == "labels" else Image
-        pinned.append(viewer.add_layer(cls(np.array(data), **state)))
-    return pinned
+        put(viewer, role, data, place, about, map_layer(viewer, role))
 
 
 def region_layer(viewer: Any, image: Layer) -> Shapes:

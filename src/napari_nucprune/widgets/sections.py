@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from magicgui.widgets import ComboBox
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QProgressBar,
     QPushButton,
     QSizePolicy,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -35,7 +36,7 @@ RECOVERIES = (
     ),
     (
         "bundled",
-        "bundled calibration",
+        "bundled tissue",
         "The same on a picture of other tissue that comes with the plugin, so that the image "
         "needs to hold none.",
     ),
@@ -59,18 +60,54 @@ def wrapped(name: str = "") -> QLabel:
 
 
 class Section(QFrame):
-    """A titled part of the dock."""
+    """A titled part of the dock that folds at a click on its title.
 
-    def __init__(self, title: str) -> None:
+    Emits ``opened`` when it is unfolded.
+    """
+
+    opened = Signal()
+
+    def __init__(self, title: str, folded: bool = False) -> None:
         super().__init__()
-        self.body = QVBoxLayout(self)
-        self.body.setContentsMargins(0, 2, 0, 4)
+        self.title = title
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 2, 0, 2)
+        column.setSpacing(2)
+        self.heading = QToolButton()
+        self.heading.setText(title)
+        self.heading.setCheckable(True)
+        self.heading.setAutoRaise(True)
+        self.heading.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        # napari's style sheet gives tool buttons the size of an icon.
+        self.heading.setStyleSheet(
+            "QToolButton { max-width: 320px; min-height: 18px; border: none; padding: 0;"
+            " background: transparent; font-weight: bold; }"
+        )
+        self.content = QWidget()
+        self.body = QVBoxLayout(self.content)
+        self.body.setContentsMargins(0, 0, 0, 2)
         self.body.setSpacing(4)
-        heading = QLabel(title)
-        font = heading.font()
-        font.setBold(True)
-        heading.setFont(font)
-        self.body.addWidget(heading)
+        column.addWidget(self.heading)
+        column.addWidget(self.content)
+        self.heading.toggled.connect(self._show_folded)
+        self.heading.setChecked(not folded)
+        self._show_folded(not folded)
+
+    def set_folded(self, folded: bool) -> None:
+        """Fold or unfold."""
+        self.heading.setChecked(not folded)
+
+    @property
+    def folded(self) -> bool:
+        """Whether only the title shows."""
+        return not self.heading.isChecked()
+
+    def _show_folded(self, unfolded: bool) -> None:
+        self.content.setVisible(unfolded)
+        arrow = Qt.ArrowType.DownArrow if unfolded else Qt.ArrowType.RightArrow
+        self.heading.setArrowType(arrow)
+        if unfolded:
+            self.opened.emit()
 
     def row(self, *widgets: QWidget | tuple[QWidget, int]) -> QHBoxLayout:
         """Add widgets side by side, a stretch with each where given as a pair."""
@@ -210,22 +247,6 @@ class RunSection(Section):
         self.body.addWidget(self.progress)
 
 
-class CompareSection(Section):
-    """The line against the dense network, and pins."""
-
-    def __init__(self) -> None:
-        super().__init__("Compare with the dense network")
-        self.line = wrapped("line")
-        self.line.setToolTip(
-            "Dice: overlap of the nuclei's areas. PQ: panoptic quality, found nuclei and their "
-            "outlines together. 1 means the same as the dense network."
-        )
-        self.body.addWidget(self.line)
-        self.pin = QPushButton("Pin this result")
-        self.pin.setToolTip("Keep a copy of the three layers to compare with")
-        self.body.addWidget(self.pin)
-
-
 class SaveSection(Section):
     """Saving of the checkpoint, the labels and the table."""
 
@@ -235,3 +256,19 @@ class SaveSection(Section):
         self.labels = QPushButton("Labels…")
         self.table = QPushButton("Table…")
         self.row((self.checkpoint, 1), (self.labels, 1), (self.table, 1))
+
+
+class SessionSection(Section):
+    """Sessions, the report, and the keys."""
+
+    def __init__(self, keys: str) -> None:
+        super().__init__("Session and keys", folded=True)
+        self.save = QPushButton("Save…")
+        self.save.setToolTip("The dock's state, the pins and the sweep: one JSON, layers beside it")
+        self.open = QPushButton("Open…")
+        self.report = QPushButton("Report…")
+        self.report.setToolTip("The comparison with pictures, as Markdown and HTML, into a folder")
+        self.row((self.save, 1), (self.open, 1), (self.report, 1))
+        self.keys = wrapped("keys")
+        self.keys.setText(keys)
+        self.body.addWidget(self.keys)

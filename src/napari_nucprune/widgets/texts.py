@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from ..checkpoint.format import Checkpoint
 from ..errors import NucpruneError
-from ..preview import Against, Preview
+from ..preview import Preview
 from ..pruning.cost import Cost
 
 NO_IMAGE = "Drag an image in, or choose File > Open Sample > NucPrune."
-NO_DENSE = "The dense network has not run on this area yet."
 
 
 def about(checkpoint: Checkpoint, spent: Cost) -> str:
@@ -34,11 +33,10 @@ def compute(spent: Cost) -> str:
     return f"compute / {spent.compute_ratio:.1f} · saves as {spent.file_bytes / 1e6:.1f} MB"
 
 
-def time(preview: Preview, against: Against | None) -> str:
+def time(preview: Preview, dense: Preview | None) -> str:
     """Measured time of the network, of the dense one and of a recovery where there was one."""
     text = f"network {milliseconds(preview.network_seconds)} ({preview.runtime})"
-    if against is not None and against.dense is not preview:
-        dense = against.dense
+    if dense is not None and dense is not preview:
         ratio = dense.network_seconds / max(preview.network_seconds, 1e-6)
         text += f", {ratio:.1f}x dense ({milliseconds(dense.network_seconds)}, {dense.runtime})"
     if preview.recovery_seconds:
@@ -51,16 +49,6 @@ def time(preview: Preview, against: Against | None) -> str:
 def milliseconds(seconds: float) -> str:
     """``31 ms``, from ten seconds on ``12 s``."""
     return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.0f} s"
-
-
-def line(preview: Preview, against: Against | None) -> str:
-    """Return the line against the dense network."""
-    if against is None:
-        return f"{len(preview.nuclei)} nuclei · {NO_DENSE}"
-    scores = against.scores
-    return (
-        f"{scores.found} nuclei (dense {scores.truth}), Dice {scores.dice:.2f}, PQ {scores.pq:.2f}"
-    )
 
 
 def error(problem: BaseException) -> str:

@@ -81,6 +81,14 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("-o", "--output", required=True, metavar="FILE")
     _pruning(prune, checkpoint=False)
     prune.add_argument("--mpp", type=float, metavar="X", help="um a pixel, for plain state dicts")
+    prune.add_argument(
+        "--packed",
+        action="store_true",
+        help="write only the weights that are kept and where they lie; nothing is lost",
+    )
+    prune.add_argument(
+        "--fp16", action="store_true", help="packed, with the weights in half precision"
+    )
 
     info = commands.add_parser("info", help="what a checkpoint is")
     info.add_argument("file", nargs="?", metavar="FILE")

@@ -16,6 +16,7 @@ from ..preview import Against, Job, Preview, Session
 from ..slides.reader import SUFFIXES
 from . import layers, saving, texts
 from .controls import Controls
+from .file_size import FileSize
 from .preparing import Preparing
 from .runner import Runner
 
@@ -42,6 +43,7 @@ class NucpruneDock(Controls):
         self.preview: Preview | None = None
         self.runner = Runner()
         self.preparing = Preparing(self, self.runner)
+        self.file_size = FileSize(self)
         self._job: Job | None = None
         self._slow = False
         self._origin = ""
@@ -79,6 +81,7 @@ class NucpruneDock(Controls):
         control.cancel.clicked.connect(self.cancel)
         control.live.toggled.connect(lambda on: self._changed() if on else self.preparing.stop())
         self._button(self.compare.pin, self._pin)
+        self.save.packing.currentIndexChanged.connect(self._show_cost)
         self._button(self.save.checkpoint, self._save_checkpoint)
         self._button(self.save.labels, lambda: saving.labels(self, self.preview))
         self._button(self.save.table, lambda: saving.table(self, self.preview))
@@ -89,10 +92,11 @@ class NucpruneDock(Controls):
         camera = layers.camera_of(self.viewer)
         camera.events.zoom.connect(self._camera_moved)
         camera.events.center.connect(self._camera_moved)
-        self.destroyed.connect(self.runner.close)
         app = QApplication.instance()
-        if app is not None:
-            app.aboutToQuit.connect(self.runner.close)
+        for part in (self.runner, self.file_size):
+            self.destroyed.connect(part.close)
+            if app is not None:
+                app.aboutToQuit.connect(part.close)
 
     def _button(self, button: Any, action: Callable[[], str | None]) -> None:
         """Let a button do ``action``; what it returns or raises is the message."""
@@ -228,10 +232,11 @@ class NucpruneDock(Controls):
         self.preparing.show_ready(self.session)
         self.say(" ".join(filter(None, (note, preview.note))))
         self.show_lines(preview, against)
+        self._show_cost()
         if against is None:
             self._run_dense(job, preview)
 
-    def _show_cost(self) -> None:
+    def _show_cost(self, _: Any = None) -> None:
         if self.session is None:
             return
         try:
@@ -240,7 +245,8 @@ class NucpruneDock(Controls):
             self.say(str(error))
             return
         self.pruning.kept.setText(texts.kept(spent))
-        self.pruning.compute.setText(texts.compute(spent))
+        packing = self.save.packing.currentData()
+        self.file_size.show(self.session, self.asked(), self._to_save(), packing, spent)
 
     # Buttons -------------------------------------------------------------------------------
 
@@ -282,9 +288,13 @@ class NucpruneDock(Controls):
     def _save_checkpoint(self) -> str | None:
         if self.session is None:
             return "There is no checkpoint to save; choose one with Open…."
+        packing = self.save.packing.currentData()
+        return saving.checkpoint(self, self.session, self.asked(), self._to_save(), packing)
+
+    def _to_save(self) -> Job | None:
+        """Return what names the recovery of the network that would be saved now."""
         recovery, reselect = self.pruning.repair()
-        job = self._job and replace(self._job, recovery=recovery, reselect=reselect)
-        return saving.checkpoint(self, self.session, self.asked(), job)
+        return self._job and replace(self._job, recovery=recovery, reselect=reselect)
 
     def closeEvent(self, event: QEvent) -> None:
         """Stop the running job when the dock closes."""

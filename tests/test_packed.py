@@ -65,10 +65,13 @@ class AtOnce(Executor):
 
 def decoded_by_hand(gaps, values, kept, total, dtype):
     """The format as it is written down, one byte after the other."""
-    high = zstd.decompress(values[kept * dtype.itemsize // 2 :].tobytes())
+    high = zstd.decompress(values[kept * dtype.itemsize // 2 :].tobytes())  # all frames
     planes = values[: kept * dtype.itemsize // 2].tobytes() + high
     numbers = [bytes(planes[p * kept + i] for p in range(dtype.itemsize)) for i in range(kept)]
-    numbers = [np.frombuffer(n, dtype)[0] for n in numbers]
+    width = 8 * dtype.itemsize
+    bits = [int.from_bytes(n, "little") for n in numbers]
+    bits = [(n >> 1) | ((n & 1) << (width - 1)) for n in bits]
+    numbers = [np.frombuffer(n.to_bytes(dtype.itemsize, "little"), dtype)[0] for n in bits]
     out, place = [0.0] * total, -1
     for step in zstd.decompress(gaps.tobytes()):
         if step == 0:
@@ -285,7 +288,7 @@ def hostile_tensors(path):
     gaps, values = tensors["semantic.gaps"], tensors["semantic.values"]
     steps = np.frombuffer(zstd.decompress(gaps.tobytes()), np.uint8)
     assert len(steps) == entries
-    nan = np.concatenate([np.zeros(2 * kept, np.uint8), frame(b"\xff" * 2 * kept)])
+    nan = np.concatenate([np.zeros(2 * kept, np.uint8), *2 * [frame(b"\xff" * kept)]])
     bomb = np.frombuffer(zstd.compress(bytes(BOMB)), np.uint8)
     window = zstd.CompressionParameter
     wide = zstd.compress(bytes(2**26), options={window.window_log: 26, window.content_size_flag: 0})

@@ -1,8 +1,9 @@
 """A vector with many zeros as bytes: distances between what is not zero, and values as planes.
 
 Distances are a byte each, from one nonzero value to the next (0: `FAR` zeros, and no value yet),
-in a zstd frame. Values are planes of bytes: the lower half of the planes as they are, then a zstd
-frame of the upper half (sign, exponent and the first bits of the mantissa).
+in a zstd frame. Values are planes of bytes, the lowest first, of their bits rotated to the left by
+one (the sign behind the mantissa): the lower half of the planes as they are, then a zstd frame for
+each of the upper half, the highest of which is the exponent alone.
 
 zstd for its Huffman codes. Distances between pruned weights are all but memoryless, so codes by
 their frequencies come to within a few per cent of their entropy; blocks have tables of their own,
@@ -33,14 +34,13 @@ FAR = 255
 CHUNK = 2**14
 _P = zstd.CompressionParameter
 #: Long matches alone: short ones take bytes away from the codes, and make files larger.
-DISTANCES: Mapping[int, int] = {
+OPTIONS: Mapping[int, int] = {
     _P.compression_level: 1,
     _P.min_match: 7,
     _P.hash_log: 6,
     _P.checksum_flag: 1,
 }
-VALUES: Mapping[int, int] = {_P.compression_level: 3, _P.checksum_flag: 1}
-#: Bits of the decoder's window, hence its memory; these levels use 21 at most.
+#: Bits of the decoder's window, hence its memory; this level uses 19 at most.
 WINDOW: Mapping[int, int] = {zstd.DecompressionParameter.window_log_max: 22}
 
 
@@ -66,9 +66,11 @@ def encode(
     far = (steps - 1) // FAR
     distances = np.zeros(len(steps) + int(far.sum()), np.uint8)
     distances[np.cumsum(far + 1) - 1] = steps - FAR * far
-    low, high = np.split(values.view(np.uint8).reshape(-1, dtype.itemsize).T, 2)
-    coded = np.concatenate([low.ravel(), _coded(high, VALUES)])
-    return _coded(distances, DISTANCES), coded, len(values), len(distances)
+    bits = values.view(f"<u{dtype.itemsize}")
+    rotated = (bits << 1) | (bits >> (8 * dtype.itemsize - 1))
+    low, high = np.split(rotated.view(np.uint8).reshape(-1, dtype.itemsize).T, 2)
+    coded = np.concatenate([low.ravel(), *map(_coded, high)])
+    return _coded(distances), coded, len(values), len(distances)
 
 
 def decode_later(
@@ -94,11 +96,12 @@ def decode_later(
         Here or when the futures are asked: where bytes and numbers do not fit.
     """
     (distances, values), (entries, kept) = streams, counts
-    raw = kept * dtype.itemsize // 2
+    planes = dtype.itemsize // 2
+    raw = kept * planes
     if len(values) < raw:
         raise Damaged(f"too few bytes for {kept:,} weights")
-    high = pool.submit(_decoded, values[raw:].tobytes(), raw)
-    return values[:raw], high, pool.submit(_decoded, distances.tobytes(), entries)
+    high = pool.submit(_decoded, values[raw:].tobytes(), kept, planes)
+    return values[:raw], high, pool.submit(_decoded, distances.tobytes(), entries, 1)
 
 
 def place(
@@ -140,24 +143,31 @@ def place(
         # Plane by plane: six times faster than numpy's copy of a transposed array.
         for i, plane in enumerate(planes):
             values[:count, i] = plane[done : done + count]
-        flat[places] = values[:count].view(dtype)[:, 0]
+        bits = values[:count].view(f"<u{dtype.itemsize}")[:, 0]
+        flat[places] = ((bits >> 1) | (bits << (8 * dtype.itemsize - 1))).view(dtype)
         done += count
     if done != kept:
         raise wrong
     return flat[1:]
 
 
-def _coded(data: NDArray[np.uint8], options: Mapping[int, int]) -> NDArray[np.uint8]:
-    return np.frombuffer(zstd.compress(data.tobytes(), options=options), np.uint8)
+def _coded(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.frombuffer(zstd.compress(data.tobytes(), options=OPTIONS), np.uint8)
 
 
-def _decoded(stream: bytes, size: int) -> NDArray[np.uint8]:
-    decoder = zstd.ZstdDecompressor(options=WINDOW)
-    try:
-        # One more than there may be: where a frame goes on, it shows, and unpacks no further.
-        data = decoder.decompress(stream, size + 1)
-    except zstd.ZstdError as error:
-        raise Damaged("a zstd frame is not whole") from error
-    if len(data) != size or not decoder.eof or decoder.unused_data:
-        raise Damaged(f"a zstd frame does not hold {size:,} bytes")
-    return np.frombuffer(data, np.uint8)
+def _decoded(stream: bytes, size: int, frames: int) -> NDArray[np.uint8]:
+    """Return what so many frames of ``size`` bytes each hold, one after the other."""
+    parts = []
+    for _ in range(frames):
+        decoder = zstd.ZstdDecompressor(options=WINDOW)
+        try:
+            # One more than there may be: where a frame goes on, it shows, and unpacks no further.
+            parts.append(decoder.decompress(stream, size + 1))
+        except zstd.ZstdError as error:
+            raise Damaged("a zstd frame is not whole") from error
+        if len(parts[-1]) != size or not decoder.eof:
+            raise Damaged(f"a zstd frame does not hold {size:,} bytes")
+        stream = decoder.unused_data
+    if stream:
+        raise Damaged("bytes follow its last zstd frame")
+    return np.frombuffer(b"".join(parts), np.uint8)

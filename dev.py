@@ -219,7 +219,7 @@ def make_venv(uv: str | None, env: Mapping[str, str], lock: IO[str]) -> tuple[in
 
 
 def install_everything(lock: IO[str]) -> None:
-    """Make .venv hold the project (editable), its extra ``all`` and the tools."""
+    """Make .venv hold the project (editable), its extras ``all`` and ``bench``, and the tools."""
     import tomllib
 
     if is_set_up():  # by the other set-up that was waited for
@@ -235,7 +235,7 @@ def install_everything(lock: IO[str]) -> None:
     version = make_venv(uv, env, lock)
     key = stamp_key(ROOT, version)  # before the installation: what changes meanwhile is not in it
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    what = ["-e", ".[all]", *project["dependency-groups"]["test"]]
+    what = ["-e", ".[all,bench]", *project["dependency-groups"]["test"]]
     what += project["dependency-groups"]["lint"]
     need = next(d for d in project["project"]["dependencies"] if d.startswith("torch>"))
     places = [Path(place) for place in env.get("UV_FIND_LINKS", "").split(",") if place]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -57,8 +58,46 @@ def test_the_choice_depends_on_the_multiply_adds(checkpoint, monkeypatch):
         found, expected = runtime.run(FIELD), plain.run(FIELD)
         for branch in BRANCHES:
             np.testing.assert_allclose(getattr(found, branch), getattr(expected, branch), atol=1e-4)
+
+
+@pytest.mark.parametrize(("torch_time", "wanted"), [(2.0, "onnxruntime"), (1.0, "torch")])
+def test_dense_is_the_quickest_dense_runtime(checkpoint, monkeypatch, torch_time, wanted):
+    pytest.importorskip("onnxruntime")
+    calls = []
+
+    def measured(_, runtimes):
+        calls.append([runtime.name for runtime in runtimes])
+        return {"torch": torch_time, "onnxruntime": 1.5}
+
+    monkeypatch.setattr(speed, "measure_dense", measured)
+    for _ in range(2):  # the second one remembers
+        runtime = AutoRuntime("cpu")
+        runtime.load_dense(checkpoint)
+        assert runtime.name == wanted
+        runtime.load_dense(checkpoint)
+    assert calls == [["torch", "onnxruntime"]]
+    plain = TorchRuntime("cpu")
+    plain.load(checkpoint)
+    found, expected = runtime.run(FIELD), plain.run(FIELD)
+    for branch in BRANCHES:
+        np.testing.assert_allclose(getattr(found, branch), getattr(expected, branch), atol=1e-5)
+
+
+def test_dense_times_are_those_of_this_computer(checkpoint, settings):
+    pytest.importorskip("onnxruntime")
+    runtime = AutoRuntime("cpu")
+    runtime.load_dense(checkpoint)
+    (stored,) = json.loads(settings.read_text()).values()
+    assert min(stored, key=stored.get) == runtime.name
+    assert min(stored.values()) > 0
+
+
+def test_without_onnx_runtime_dense_is_torch(checkpoint, settings, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    runtime = AutoRuntime("cpu")
     runtime.load_dense(checkpoint)
     assert runtime.name == "torch"
+    assert not settings.exists()
 
 
 def test_speeds_are_measured_once_and_kept(checkpoint, settings, monkeypatch):

@@ -22,9 +22,13 @@ MODULES = {
     "info": "checkpoints",
     "convert": "convert",
     "train": "train",
+    "bench": "bench",
 }
 #: Written down, so that --help loads nothing.
 STRATEGIES = "layer-wise, network-wide, LAMP, ERK, random, 2:4 or 4:8"
+RIVALS = (
+    "torch, torch-channels-last, torch-compile, onnxruntime, openvino, openvino-bf16, deepsparse"
+)
 LAYOUTS = "monuseg|tnbc|nuinsseg|cryonuseg|consep|dsb2018|pairs"
 
 
@@ -83,6 +87,14 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument("-o", "--output", required=True, metavar="FILE")
     _pruning(prune, checkpoint=False)
     prune.add_argument("--mpp", type=float, metavar="X", help="um a pixel, for plain state dicts")
+    prune.add_argument(
+        "--packed",
+        action="store_true",
+        help="write only the weights that are kept and where they lie; nothing is lost",
+    )
+    prune.add_argument(
+        "--fp16", action="store_true", help="packed, with the weights in half precision"
+    )
 
     info = commands.add_parser("info", help="what a checkpoint is")
     info.add_argument("file", nargs="?", metavar="FILE")
@@ -105,10 +117,31 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, metavar="N")
     train.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
 
+    _bench(commands.add_parser("bench", help="the sparse kernels against dense runtimes, timed"))
+
     demo = commands.add_parser("demo", help="overlays of an image at CR 1, 5 and 16")
     demo.add_argument("image", nargs="?", metavar="IMAGE")
     demo.add_argument("-o", "--output", default="nucprune-demo", metavar="DIR")
     return top
+
+
+def _bench(sub: argparse.ArgumentParser) -> None:
+    sub.add_argument("--checkpoint", metavar="NAME|FILE", help="a dense one; default: the bundled")
+    sub.add_argument("--size", metavar="PX,...", help="of the square image; default 512")
+    sub.add_argument("--cr", metavar="X,...", help="default 1,5,16,20,50")
+    sub.add_argument("--strategy", metavar="S,...", help="default layer-wise,network-wide")
+    sub.add_argument("--threads", metavar="N|all,...", help="default 1")
+    sub.add_argument(
+        "--branch",
+        metavar="B,...",
+        help="semantic (default), distance, or both: from new masks to maps",
+    )
+    sub.add_argument("--rivals", metavar="R,...", help=f"of {RIVALS}; all by default")
+    sub.add_argument("--runs", type=int, default=15, metavar="N", help="default 15, interleaved")
+    sub.add_argument("--full", action="store_true", help="the whole matrix: takes hours")
+    sub.add_argument("--no-error", action="store_true", help="spare the float64 references")
+    sub.add_argument("--cpu-time", action="store_true", help="of the process, on a busy machine")
+    sub.add_argument("--json", metavar="FILE", help="write all rows")
 
 
 def _layout(sub: argparse.ArgumentParser) -> None:

@@ -28,13 +28,14 @@ from .doors import (
 from .errors import Cancelled, InputError
 from .nuclei.watershed import merge
 from .pruning.by_layer import LayerShare, by_layer
-from .pruning.cost import Cost, cost
+from .pruning.cost import Cost, cost, packed_size
 from .pruning.strategy import Masks, Ranking, apply, as_stored
 from .recovered import Recoveries, Recovery
 from .slides.field import Taken, take
 from .slides.source import Source
 
 if TYPE_CHECKING:
+    from .checkpoint.packed import Packing
     from .runtime.auto import AutoRuntime
 
 
@@ -264,6 +265,10 @@ class Session:
             if found is not None:
                 return found, True
         return apply(self.checkpoint, pruning, masks), False
+
+    def packed_bytes(self, pruning: Pruning, job: Job | None, packing: Packing) -> int:
+        """Return the size of the packed file of `pruned`; any thread may ask."""
+        return packed_size(self.pruned(pruning, job)[0], packing).file
 
     def forget(self) -> None:
         """Drop what was kept of the image: its field, the dense result, recovered weights."""

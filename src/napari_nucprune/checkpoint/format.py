@@ -18,9 +18,11 @@ from ..errors import InputError
 from ..files import cannot_write, replacing
 from .architecture import Layer, expected_shapes, layers, widths_of
 from .metadata import from_metadata, parse
+from .packed import Packing, halved, pack, unpack
 
 FORMAT = "nucprune"
-VERSION = "1"
+#: Of plain and of packed files: what reads only plain ones refuses the others with a sentence.
+VERSION, PACKED_VERSION = "1", "2"
 SUFFIXES = (".safetensors", ".pt", ".pth")
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -61,11 +63,11 @@ class Checkpoint:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash over all tensors' names, shapes and bytes (not over the file)."""
+        """Hash over all tensors' names, shapes and bytes (not over the file); -0 counts as 0."""
         digest = hashlib.sha256()
         for branch in BRANCHES:
             for name in sorted(self.weights[branch]):
-                array = np.ascontiguousarray(self.weights[branch][name])
+                array = np.ascontiguousarray(self.weights[branch][name]) + np.float32(0)
                 digest.update(f"{branch}.{name}{array.shape}".encode())
                 digest.update(array.tobytes())
         return digest.hexdigest()
@@ -134,13 +136,21 @@ def _foreign(path: Path) -> dict[str, NDArray[Any]]:
     )
 
 
-def save(checkpoint: Checkpoint, path: str | Path) -> None:
-    """Write a plain safetensors file; the old file stays until the new one is complete.
+def save(checkpoint: Checkpoint, path: str | Path, packing: Packing = "none") -> None:
+    """Write a safetensors file; the old file stays until the new one is complete.
+
+    Parameters
+    ----------
+    checkpoint, path
+        What to write, and where to.
+    packing
+        ``"none"`` writes plain tensors that any reader of safetensors loads; ``"lossless"`` and
+        ``"half"`` only the weights that are not zero (see `packed`).
 
     Raises
     ------
     InputError
-        Where the suffix is not ``.safetensors``.
+        Where the suffix is not ``.safetensors``, or the weights cannot be packed so.
     EnvironmentStopped
         Where the disk is full or the folder cannot be written.
     """
@@ -150,16 +160,29 @@ def save(checkpoint: Checkpoint, path: str | Path) -> None:
     path = Path(path)
     if path.suffix.lower() != ".safetensors":
         raise InputError(f"{path.name}: checkpoints are saved as .safetensors; change the ending.")
+    tensors, metadata = contents(checkpoint, packing)
     with replacing(path) as temporary:
         try:
-            save_file(_flat(checkpoint), temporary, _metadata(checkpoint))
+            save_file(tensors, temporary, metadata)
         except SafetensorError as error:
             # safetensors wraps what the system said in a type of its own.
             raise cannot_write(path, error) from error
 
 
+def contents(
+    checkpoint: Checkpoint, packing: Packing = "none"
+) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return the tensors and the metadata of the file that `save` would write now."""
+    if packing == "none":
+        return _flat(checkpoint), _metadata(checkpoint)
+    if packing == "half":
+        checkpoint = halved(checkpoint)
+    tensors, header = pack(checkpoint.weights, packing)
+    return tensors, {**_metadata(checkpoint), **header, "version": PACKED_VERSION}
+
+
 def saved_bytes(checkpoint: Checkpoint) -> int:
-    """Return the size in bytes of the file that `save` would write now."""
+    """Return the size in bytes of the plain file that `save` would write now."""
     tensors = _flat(checkpoint)
     header: dict[str, Any] = {"__metadata__": _metadata(checkpoint)}
     offset = 0
@@ -218,11 +241,14 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any
         ) from error
     if header.get("format", FORMAT) != FORMAT or "nucprune" not in header:
         return tensors, None
-    if header.get("version") != VERSION:
+    packed = header.get("packed")
+    if header.get("version") != (VERSION if packed is None else PACKED_VERSION):
         raise InputError(
             f"{path.name} has format version {header.get('version')}, this nucprune reads "
-            f"{VERSION}; update napari-nucprune."
+            f"{VERSION} and {PACKED_VERSION}; update napari-nucprune."
         )
+    if packed is not None:
+        tensors = unpack(tensors, packed, path.name)
     return tensors, parse(header["nucprune"], path)
 
 
@@ -326,7 +352,7 @@ def _checked(own: dict[str, NDArray[Any]], branch: Branch, file: str) -> Weights
     for name in shapes:
         if own[name].dtype.kind != "f":
             raise InputError(f"{file}: {branch}.{name} is {own[name].dtype}; expected floats.")
-        array = own[name].astype(np.float32)
+        array = own[name].astype(np.float32, copy=False)
         if not np.isfinite(array).all():
             raise InputError(
                 f"{file}: {branch}.{name} holds values that are not finite (NaN or infinite); "

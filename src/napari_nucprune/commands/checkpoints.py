@@ -5,17 +5,23 @@ from __future__ import annotations
 import argparse
 import json
 from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .common import prepare, pruning_asked
 from .recovering import described
+
+if TYPE_CHECKING:
+    from ..checkpoint.packed import Packing
+    from ..pruning.cost import PackedSize
 
 
 def prune(options: argparse.Namespace) -> None:
     """``nucprune prune``."""
     from ..checkpoint.bundled import open_checkpoint
     from ..checkpoint.format import save
-    from ..pruning.cost import cost
+    from ..pruning.cost import cost, packed_size
     from ..pruning.strategies import strategy_named
     from ..pruning.strategy import apply
 
@@ -26,19 +32,33 @@ def prune(options: argparse.Namespace) -> None:
     network = prepare(options, checkpoint)
     found, pruning, masks = network.checkpoint, network.pruning, network.masks
     spent = cost(found, pruning, masks)
-    save(found if masks is None else apply(found, pruning, masks), options.output)
+    written = found if masks is None else apply(found, pruning, masks)
+    packing: Packing = "half" if options.fp16 else "lossless" if options.packed else "none"
+    save(written, options.output, packing)
     how = f"; recovered on {described(network.recovery)}" if network.recovery else ""
     print(
         f"kept {spent.kept:,} of {spent.total:,} weights ({spent.sparsity:.2%} zero, "
         f"CR {spent.cr:.4g}), compute / {spent.compute_ratio:.3g}{how}; wrote {options.output} "
-        f"({spent.file_bytes / 1e6:.1f} MB)"
+        f"({Path(options.output).stat().st_size / 1e6:.2f} MB)"
+    )
+    if packing != "none":
+        print(packed_line(packed_size(written, packing)))
+
+
+def packed_line(size: PackedSize) -> str:
+    """Return what packing saves: of the weights alone, and of the whole file."""
+    return (
+        f"values and positions take {size.coded / 1e6:.2f} MB, {size.ratio:.2f} times less than "
+        f"dense float32 weights; the whole file {size.file / 1e6:.2f} MB, {size.file_ratio:.2f} "
+        "times less"
     )
 
 
 def info(options: argparse.Namespace) -> None:
     """``nucprune info``."""
     from ..checkpoint import bundled
-    from ..pruning.cost import cost
+    from ..checkpoint.packed import values_of
+    from ..pruning.cost import cost, packed_size
     from ..pruning.strategy import as_stored
 
     if options.list or options.file is None:
@@ -51,9 +71,14 @@ def info(options: argparse.Namespace) -> None:
     assumed = (
         " (assumed: the file does not say)" if checkpoint.provenance.get("mpp_assumed") else ""
     )
-    print(f"{checkpoint.name}: {spent.total:,} weights, {path.stat().st_size / 1e6:.1f} MB")
+    values = values_of(path)
+    stored = f"packed, {values} values" if values else "plain"
+    print(f"{checkpoint.name}: {spent.total:,} weights")
+    print(f"file        {path.stat().st_size / 1e6:.2f} MB, {stored}")
     print(f"pixel size  {checkpoint.mpp:g} um{assumed}")
     print(f"kept        {spent.kept:,} ({spent.sparsity:.2%} zero, CR {spent.cr:.4g})")
+    print(f"saves as    {spent.file_bytes / 1e6:.2f} MB plain; packed without loss:")
+    print(f"            {packed_line(packed_size(checkpoint))}")
     print(f"watershed   {json.dumps(asdict(checkpoint.merge))}")
     print(f"sha256      {checkpoint.sha256}")
     if checkpoint.pruning:

@@ -97,7 +97,7 @@ def apply(checkpoint: Checkpoint, pruning: Pruning, masks: Masks) -> Checkpoint:
     """Return the checkpoint with the masked weights set to zero and its pruning state set."""
     weights = {
         branch: {
-            name: array * masks[branch][layer]
+            name: np.where(masks[branch][layer], array, np.float32(0))  # a product would give -0
             if (layer := name.removesuffix(".weight")) != name and layer in masks[branch]
             else array
             for name, array in checkpoint.weights[branch].items()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -68,6 +68,22 @@ def measure(checkpoint: Checkpoint, torch: Runtime, sparse: Runtime) -> Speed:
     return Speed(dense_time, max(quick - slope * few, 0.0), slope)
 
 
+def measure_dense(checkpoint: Checkpoint, runtimes: Sequence[Runtime]) -> dict[str, float]:
+    """Time dense runtimes on a tile.
+
+    Returns
+    -------
+    dict
+        Seconds a pixel of both branches by the runtime's name; all hold the checkpoint afterwards.
+    """
+    rgb = np.random.default_rng(0).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
+    field, found = Field(rgb, checkpoint.mpp), {}
+    for runtime in runtimes:
+        runtime.load(checkpoint)
+        found[runtime.name] = _seconds(lambda runtime=runtime: runtime.run(field))  # type: ignore[misc]
+    return found
+
+
 def _seconds(work: Callable[[], object]) -> float:
     """Return the least seconds a pixel of some calls after a first one that warms up."""
     work()
@@ -105,11 +121,22 @@ def remembered(key: str) -> Speed | None:
     return None
 
 
-def remember(key: str, speed: Speed) -> None:
+def remembered_dense(key: str, names: Sequence[str]) -> dict[str, float] | None:
+    """Return what `measure_dense` gave before under a key; a damaged or partial one is none."""
+    with suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(settings_file().read_text(encoding="utf-8"))[key]
+        seconds = {name: float(found[name]) for name in names}
+        if all(math.isfinite(v) and v > 0 for v in seconds.values()):
+            return seconds
+    return None
+
+
+def remember(key: str, speed: Speed | Mapping[str, float]) -> None:
     """Keep what was measured; where nothing can be written, it is measured again next time."""
+    line = asdict(speed) if isinstance(speed, Speed) else dict(speed)
     path = settings_file()
     known: dict[str, object] = {}
     with suppress(OSError, ValueError):
         before = json.loads(path.read_text(encoding="utf-8"))
         known = before if isinstance(before, dict) else {}
-    settings.write_json(path, {**known, key: asdict(speed)})
+    settings.write_json(path, {**known, key: line})

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from napari import Viewer
     from napari.layers import Image
 
+    from ..pruning.cost import Cost
+
 
 class Controls(QWidget):
     """One column of sections, 320 px wide.
@@ -122,8 +124,8 @@ class Controls(QWidget):
         pruning.distance.set_limits(floor["distance"], ceiling["distance"])
         pruning.both.set_limits(max(floor.values()), min(ceiling.values()))
 
-    def show_cost(self, session: Session, pruning: Pruning) -> None:
-        """Show what a pruning keeps and saves, in all and by layer.
+    def show_cost(self, session: Session, pruning: Pruning) -> Cost:
+        """Show what a pruning keeps, in all and by layer, and return its cost.
 
         Raises
         ------
@@ -132,9 +134,9 @@ class Controls(QWidget):
         """
         spent = session.cost(pruning)
         self.pruning.kept.setText(texts.kept(spent))
-        self.pruning.compute.setText(texts.compute(spent))
         if not self.layers.folded:
             self.layers.show_shares(session.by_layer(pruning))
+        return spent
 
     def show_time(self, preview: Preview | None, dense: Preview | None) -> None:
         """Show the measured time, against the dense network's where that ran."""

@@ -16,6 +16,7 @@ from . import layers, saving, session_dialogs, texts
 from .comparing import Comparing, Shown
 from .controls import Controls
 from .difference_layers import DifferenceLayers
+from .file_size import FileSize
 from .memory import Memory
 from .opening import Opening
 from .pins import pin
@@ -55,8 +56,9 @@ class NucpruneDock(Controls):
         self.differences = DifferenceLayers(self, self.comparing)
         self.views = Views(self, self.comparing)
         self.actions_of_keys = Actions(self)
+        self.file_size = FileSize(self)
         self._job: Job | None = None
-        self._slow = self._cost_waits = False
+        self._slow = False
         self.origin = ""
         self._later, self._rested = self.timer(self.run), self.timer(self._camera_rested)
         self._readout = self.timer(self._show_cost)
@@ -88,6 +90,7 @@ class NucpruneDock(Controls):
         control.cancel.clicked.connect(self.cancel)
         control.live.toggled.connect(lambda on: self._changed() if on else self.preparing.stop())
         self.button(self.compare.pin, self._pin)
+        self.save.packing.currentIndexChanged.connect(self._show_cost)
         self.button(self.save.checkpoint, self._save_checkpoint)
         self.button(self.save.labels, lambda: saving.labels(self, self.preview))
         self.button(self.save.table, lambda: saving.table(self, self.preview))
@@ -102,12 +105,11 @@ class NucpruneDock(Controls):
         camera = layers.camera_of(self.viewer)
         camera.events.zoom.connect(self._camera_moved)
         camera.events.center.connect(self._camera_moved)
-        self.destroyed.connect(self.runner.close)
-        self.destroyed.connect(self.whole.close_down)
         app = QApplication.instance()
-        if app is not None:
-            app.aboutToQuit.connect(self.runner.close)
-            app.aboutToQuit.connect(self.whole.close_down)
+        for close in (self.runner.close, self.file_size.close, self.whole.close_down):
+            self.destroyed.connect(close)
+            if app is not None:
+                app.aboutToQuit.connect(close)
 
     # What the user changes -----------------------------------------------------------------
 
@@ -216,27 +218,29 @@ class NucpruneDock(Controls):
         layers.show_preview(self.viewer, layer, job, preview, session.checkpoint.sha256)
         # First: it is computed in the thread while the rest is shown.
         self.comparing.show(Shown(session, job, layer, preview))
-        if self._cost_waits:
-            self._show_cost()
+        # A packed file's size is known by what came back.
+        self._show_cost()
         self.preparing.start(session, job)
         self.preparing.show_ready(session)
         self.say(" ".join(filter(None, (note, preview.note))))
         self.show_time(preview, session.dense(job))
 
-    def _show_cost(self) -> None:
+    def _show_cost(self, _: Any = None) -> None:
         session, asked = self.session, self.asked()
         if session is None:
             return
-        self._cost_waits = not session.is_ranked(asked)
-        if self._cost_waits:
+        if not session.is_ranked(asked):
             # Sorting takes a while: the run that follows does it, or this.
             if not self.control.live.isChecked() or self.images.layer is None:
                 self.runner.request(lambda *_: session.cost(asked), lambda _: self._show_cost())
             return
         try:
-            self.show_cost(session, asked)
+            spent = self.show_cost(session, asked)
         except NucpruneError as error:
             self.say(str(error))
+            return
+        packing = self.save.packing.currentData()
+        self.file_size.show(session, asked, self._to_save(), packing, spent)
 
     # Buttons -------------------------------------------------------------------------------
 
@@ -280,9 +284,13 @@ class NucpruneDock(Controls):
     def _save_checkpoint(self) -> str | None:
         if self.session is None:
             return "There is no checkpoint to save; choose one with Open…."
+        packing = self.save.packing.currentData()
+        return saving.checkpoint(self, self.session, self.asked(), self._to_save(), packing)
+
+    def _to_save(self) -> Job | None:
+        """Return what names the recovery of the network that would be saved now."""
         recovery, reselect = self.pruning.repair()
-        job = self._job and replace(self._job, recovery=recovery, reselect=reselect)
-        return saving.checkpoint(self, self.session, self.asked(), job)
+        return self._job and replace(self._job, recovery=recovery, reselect=reselect)
 
     def closeEvent(self, event: QEvent) -> None:
         """Stop the running job when the dock closes."""

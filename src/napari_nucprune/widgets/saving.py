@@ -11,8 +11,10 @@ from ..checkpoint import format as checkpoint_format
 from ..errors import InputError
 from ..nuclei.table import write_csv
 from ..slides.outputs import save_labels
+from . import texts
 
 if TYPE_CHECKING:
+    from ..checkpoint.packed import Packing
     from ..doors import Pruning
     from ..preview import Job, Preview, Session
 
@@ -26,7 +28,9 @@ def ask_file(parent: QWidget, title: str, suggestion: str, suffix: str) -> Path 
     return path if path.suffix else path.with_suffix(suffix)
 
 
-def checkpoint(parent: QWidget, session: Session, pruning: Pruning, job: Job | None) -> str | None:
+def checkpoint(
+    parent: QWidget, session: Session, pruning: Pruning, job: Job | None, packing: Packing
+) -> str | None:
     """Save the pruned checkpoint, the recovered one where ``job`` says so and it is ready.
 
     Returns
@@ -41,11 +45,11 @@ def checkpoint(parent: QWidget, session: Session, pruning: Pruning, job: Job | N
     if path is None:
         return None
     network, recovered = session.pruned(pruning, job)
-    checkpoint_format.save(network, path)
+    checkpoint_format.save(network, path, packing)
     how = ", recovered" if recovered else ""
     if job is not None and job.recovery != "off" and network.pruning and not recovered:
         how = ", not recovered: that was refused or has not run yet"
-    return f"Saved {path.name} ({path.stat().st_size / 1e6:.1f} MB{how})."
+    return f"Saved {path.name} ({texts.megabytes(path.stat().st_size)}{how})."
 
 
 def labels(parent: QWidget, preview: Preview | None) -> str | None:

@@ -45,6 +45,16 @@ RESELECT = (
     "Recovery also chooses anew, by the dense network's responses, which weights of a layer stay: "
     "as many as the strategy keeps there. Off: those that the strategy keeps are refitted."
 )
+#: Data, text and tooltip.
+PACKINGS = (
+    ("none", "plain", "Every weight, in a safetensors file that any program can load."),
+    (
+        "lossless",
+        "packed",
+        "Only the weights that are kept, and where they lie; napari-nucprune loads it.",
+    ),
+    ("half", "packed, half precision", "The same with the weights rounded to 16 bits."),
+)
 AREAS = ("visible area", "rectangle", "whole image")
 
 
@@ -256,6 +266,13 @@ class SaveSection(Section):
         self.labels = QPushButton("Labels…")
         self.table = QPushButton("Table…")
         self.row((self.checkpoint, 1), (self.labels, 1), (self.table, 1))
+        self.packing = QComboBox()
+        for index, (data, text, explanation) in enumerate(PACKINGS):
+            self.packing.addItem(text, data)
+            self.packing.setItemData(index, explanation, Qt.ItemDataRole.ToolTipRole)
+        self.packing.setToolTip("How Checkpoint… writes the weights")
+        self.packing.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        self.row(QLabel("Checkpoint as"), (self.packing, 1))
 
 
 class SessionSection(Section):

@@ -28,9 +28,15 @@ def kept(spent: Cost) -> str:
     return f"kept {spent.kept:,} of {spent.total:,} ({spent.sparsity:.2%} zero)"
 
 
-def compute(spent: Cost) -> str:
-    """Multiply-adds and bytes."""
-    return f"compute / {spent.compute_ratio:.1f} · saves as {spent.file_bytes / 1e6:.1f} MB"
+def compute(spent: Cost, file_bytes: int | None) -> str:
+    """Multiply-adds, and bytes of the file that Save would write; None where not known yet."""
+    size = "…" if file_bytes is None else megabytes(file_bytes)
+    return f"compute / {spent.compute_ratio:.1f} · saves as {size}"
+
+
+def megabytes(size: int) -> str:
+    """``15.5 MB``, below one ``0.97 MB``."""
+    return f"{size / 1e6:.{1 if size >= 1e6 else 2}f} MB"
 
 
 def time(preview: Preview, dense: Preview | None) -> str:

@@ -1,0 +1,409 @@
+"""Packed checkpoints: nothing lost, small enough, and no file, however hostile, does harm."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tracemalloc
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, safe_open, save_file
+
+from helpers import QUICK, TINY, equal_weights, is_one_line, make_checkpoint
+from napari_nucprune.checkpoint import coding, packed
+from napari_nucprune.checkpoint.bundled import open_checkpoint
+from napari_nucprune.checkpoint.format import load, save
+from napari_nucprune.cli import main
+from napari_nucprune.doors import BRANCHES, Field, Pruning
+from napari_nucprune.errors import InputError
+from napari_nucprune.pruning.cost import packed_size
+from napari_nucprune.pruning.strategy import Ranking, apply
+from napari_nucprune.runtime.auto import open_runtime
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+def pruned(checkpoint, cr, strategy="layer-wise"):
+    pruning = Pruning(strategy, cr, cr)
+    return apply(checkpoint, pruning, Ranking(checkpoint).masks(pruning))
+
+
+@pytest.fixture(scope="module")
+def sparse():
+    return pruned(make_checkpoint(QUICK, seed=5), 8)
+
+
+@pytest.fixture
+def written(sparse, tmp_path):
+    path = tmp_path / "packed.safetensors"
+    save(sparse, path, "lossless")
+    return path
+
+
+def read(path):
+    """Tensors and metadata of a file, with safetensors alone."""
+    with safe_open(path, "numpy") as file:
+        return load_file(path), dict(file.metadata())
+
+
+class AtOnce(Executor):
+    """Does everything in the caller's thread."""
+
+    def submit(self, work, *arguments):
+        done = Future()
+        done.set_result(work(*arguments))
+        return done
+
+
+def decoded_by_hand(gaps, values, kept, total, dtype):
+    """The format as it is written down, one byte after the other."""
+    high = zstd.decompress(values[kept * dtype.itemsize // 2 :].tobytes())  # all frames
+    planes = values[: kept * dtype.itemsize // 2].tobytes() + high
+    numbers = [bytes(planes[p * kept + i] for p in range(dtype.itemsize)) for i in range(kept)]
+    width = 8 * dtype.itemsize
+    bits = [int.from_bytes(n, "little") for n in numbers]
+    bits = [(n >> 1) | ((n & 1) << (width - 1)) for n in bits]
+    numbers = [np.frombuffer(n.to_bytes(dtype.itemsize, "little"), dtype)[0] for n in bits]
+    out, place = [0.0] * total, -1
+    for step in zstd.decompress(gaps.tobytes()):
+        if step == 0:
+            place += 255
+        else:
+            place += step
+            out[place] = numbers.pop(0)
+    assert not numbers
+    return np.array(out, np.float32)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("dtype", list(packed.DTYPES.values()))
+def test_any_vector_comes_back(dtype, data):
+    size = data.draw(st.integers(0, 1500))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    flat = np.zeros(size, np.float32)
+    # Distances of 254 to 256, 510 and 511 are where the bytes end.
+    steps = data.draw(
+        st.lists(st.sampled_from([1, 2, 7, 254, 255, 256, 510, 511, 900]), max_size=9)
+    )
+    places = np.cumsum(steps, dtype=int) - 1
+    places = places[places < size]
+    flat[places] = rng.standard_normal(len(places)).astype(dtype)
+    gaps, values, kept, entries = coding.encode(flat, dtype)
+    np.testing.assert_array_equal(decoded_by_hand(gaps, values, kept, size, dtype), flat)
+    low, high, distances = coding.decode_later(AtOnce(), (gaps, values), (entries, kept), dtype)
+    found = coding.place(size, low, high.result(), distances.result(), dtype)
+    np.testing.assert_array_equal(found, flat)
+
+
+@pytest.mark.parametrize("density", [0.9, 0.1, 0.002])
+def test_more_than_one_chunk_comes_back(density, monkeypatch):
+    monkeypatch.setattr(coding, "CHUNK", 7)
+    rng = np.random.default_rng(4)
+    dtype = np.dtype("<f4")
+    flat = (rng.standard_normal(5000) * (rng.random(5000) < density)).astype(dtype)
+    gaps, values, kept, entries = coding.encode(flat, dtype)
+    low, high, distances = coding.decode_later(AtOnce(), (gaps, values), (entries, kept), dtype)
+    np.testing.assert_array_equal(
+        coding.place(5000, low, high.result(), distances.result(), dtype), flat
+    )
+
+
+@pytest.mark.parametrize("widths", [TINY, QUICK])
+@pytest.mark.parametrize("strategy", ["layer-wise", "network-wide"])
+def test_nothing_is_lost(widths, strategy, tmp_path):
+    path = tmp_path / "p.safetensors"
+    dense = make_checkpoint(widths, seed=1)
+    most = min(Ranking(dense).branches[b].largest_cr for b in BRANCHES)
+    for cr in (1, 1.5, min(most, 20)):
+        wanted = pruned(dense, cr, strategy)
+        save(wanted, path, "lossless")
+        found = load(path)
+        assert equal_weights(found, wanted)
+        assert found == replace(wanted, weights=found.weights)
+        assert found.sha256 == wanted.sha256
+        assert packed_size(wanted).file == path.stat().st_size
+        plain = tmp_path / "plain.safetensors"
+        save(wanted, plain)
+        assert packed_size(wanted).dense_file == plain.stat().st_size
+
+
+def test_minus_zero_is_zero(tmp_path):
+    dense = make_checkpoint(QUICK)
+    weights = {b: {n: np.array(a) for n, a in w.items()} for b, w in dense.weights.items()}
+    for branch in BRANCHES:
+        weights[branch]["encoder.1.conv1.weight"][...] = -0.0
+    with_minus = replace(dense, weights=weights)
+    save(with_minus, tmp_path / "p.safetensors", "lossless")
+    found = load(tmp_path / "p.safetensors")
+    assert not np.signbit(found.weights["semantic"]["encoder.1.conv1.weight"]).any()
+    assert found.sha256 == with_minus.sha256
+    # A product with a mask would leave them.
+    made = pruned(dense, 4).weights["semantic"]["encoder.1.conv1.weight"]
+    assert not np.signbit(made[made == 0]).any()
+
+
+def test_nothing_left_at_all(tmp_path):
+    dense = make_checkpoint(TINY)
+    empty = {
+        b: {n: np.zeros_like(a) if n.endswith("weight") else a for n, a in w.items()}
+        for b, w in dense.weights.items()
+    }
+    save(replace(dense, weights=empty), tmp_path / "p.safetensors", "lossless")
+    assert equal_weights(load(tmp_path / "p.safetensors"), replace(dense, weights=empty))
+
+
+def test_the_bundled_network_gets_smaller_than_its_compression_ratio():
+    ranking = Ranking(open_checkpoint())
+    for strategy in ("layer-wise", "network-wide"):
+        for cr, factor in ((5, 1), (16, 1), (20, 0.97), (32, 0.97)):
+            pruning = Pruning(strategy, cr, cr)
+            size = packed_size(apply(ranking.checkpoint, pruning, ranking.masks(pruning)))
+            assert size.ratio >= factor * cr
+            assert size.weights == 4 * 3_878_784
+            assert 0.9 * size.ratio < size.file_ratio < size.ratio
+
+
+def test_half_precision(sparse, tmp_path):
+    path = tmp_path / "half.safetensors"
+    save(sparse, path, "half")
+    found = load(path)
+    for branch in BRANCHES:
+        for name, array in sparse.weights[branch].items():
+            wanted = array
+            if name.endswith(".weight"):
+                wanted = array.astype(np.float16).astype(np.float32)
+            np.testing.assert_array_equal(found.weights[branch][name], wanted)
+    assert found.parent_sha256 == sparse.parent_sha256
+    assert packed.values_of(path) == "float16"
+    # Rounded once, it stays as it is.
+    save(found, path, "half")
+    assert equal_weights(load(path), found)
+    assert path.stat().st_size == packed_size(sparse, "half").file
+
+
+def test_what_half_precision_cannot_hold(tmp_path):
+    dense = make_checkpoint(TINY)
+    dense.weights["distance"]["head.weight"][...] = 7e4
+    with pytest.raises(InputError, match="65504") as caught:
+        save(dense, tmp_path / "half.safetensors", "half")
+    assert is_one_line(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_it_runs_as_the_plain_one_does(sparse, written, tmp_path):
+    plain = tmp_path / "plain.safetensors"
+    save(sparse, plain)
+    field = Field(np.random.default_rng(1).integers(0, 256, (64, 80, 3), np.uint8), 0.25)
+    for name in ("torch", "sparse"):
+        maps = []
+        for path in (plain, written):
+            runtime = open_runtime(name, "cpu", 1)
+            runtime.load(load(path))
+            maps.append(runtime.run(field))
+        for branch in BRANCHES:
+            np.testing.assert_array_equal(getattr(maps[0], branch), getattr(maps[1], branch))
+
+
+# Files that are damaged or hostile ---------------------------------------------------------
+
+
+def refused(path):
+    """The sentence; 32 MB are more than any of these files has a right to."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError) as caught:
+            load(path)
+        assert tracemalloc.get_traced_memory()[1] < 32e6
+    finally:
+        tracemalloc.stop()
+    assert is_one_line(caught.value)
+    return str(caught.value)
+
+
+def changed(path, tensors=None, **header):
+    """Rewrite a packed file with some tensors and entries of its packed header changed."""
+    old, metadata = read(path)
+    about = json.loads(metadata["packed"])
+    for key, value in header.items():
+        branch, _, entry = key.partition("_")
+        about[branch] = {**about[branch], entry: value} if entry else value
+    save_file({**old, **(tensors or {})}, path, {**metadata, "packed": json.dumps(about)})
+
+
+def frame(data):
+    return np.frombuffer(zstd.compress(bytes(data)), np.uint8)
+
+
+BOMB = 2**30
+HEADERS = {
+    "no widths": {"semantic_widths": []},
+    "gigantic widths": {"semantic_widths": [10**8] * 5},
+    "widths that are too large together": {"semantic_widths": [2**13] * 5},
+    "negative widths": {"distance_widths": [-4, 8, 8, 8, 8]},
+    "widths of text": {"distance_widths": ["4"] * 5},
+    "widths in floats": {"distance_widths": [4.0, 8.0, 8.0, 8.0, 8.0]},
+    "other widths": {"distance_widths": [4, 8, 8, 8]},
+    "too many weights": {"semantic_kept": BOMB},
+    "more weights than there are": {"semantic_kept": 4000},
+    "fewer weights": {"semantic_kept": 1},
+    "negative weights": {"semantic_kept": -1},
+    "weights that are true": {"semantic_kept": True},
+    "fewer gaps": {"semantic_gaps": 1},
+    "too many gaps": {"semantic_gaps": BOMB},
+    "a branch that is a number": {"semantic": 5},
+    "no branch": {"distance": None},
+    "another coder": {"coder": "lzma"},
+    "other values": {"values": "float64"},
+    "values of half the size": {"values": "float16"},
+}
+
+
+@pytest.mark.parametrize("case", HEADERS)
+def test_hostile_headers(case, written):
+    changed(written, **HEADERS[case])
+    refused(written)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", "null", '{"coder": "zstd"}', "[" * 100_000])
+def test_headers_that_are_none(text, written):
+    tensors, metadata = read(written)
+    save_file(tensors, written, {**metadata, "packed": text})
+    refused(written)
+
+
+def hostile_tensors(path):
+    """By case: what takes the place of some tensors."""
+    tensors, metadata = read(path)
+    about = json.loads(metadata["packed"])["semantic"]
+    kept, entries = about["kept"], about["gaps"]
+    gaps, values = tensors["semantic.gaps"], tensors["semantic.values"]
+    steps = np.frombuffer(zstd.decompress(gaps.tobytes()), np.uint8)
+    assert len(steps) == entries
+    nan = np.concatenate([np.zeros(2 * kept, np.uint8), *2 * [frame(b"\xff" * kept)]])
+    bomb = np.frombuffer(zstd.compress(bytes(BOMB)), np.uint8)
+    window = zstd.CompressionParameter
+    wide = zstd.compress(bytes(2**26), options={window.window_log: 26, window.content_size_flag: 0})
+    return {
+        "gaps over the end": {"gaps": frame([255] * entries)},
+        "gaps one over the end": {"gaps": frame([*steps[:-1], int(steps[-1]) + 200])},
+        "gaps without weights": {"gaps": frame([0] * entries)},
+        "one weight missing": {"gaps": frame([*steps[:-1], 0])},
+        "a gap too many": {"gaps": frame([*steps, 1])},
+        "a gap missing": {"gaps": frame(steps[:-1])},
+        "a bomb for gaps": {"gaps": bomb},
+        "a bomb with a wide window": {"gaps": np.frombuffer(wide, np.uint8)},
+        "a bomb for values": {"values": np.concatenate([values[: 2 * kept], bomb])},
+        "two frames": {"gaps": np.concatenate([gaps, gaps])},
+        "bytes after the frame": {"gaps": np.concatenate([gaps, gaps[:3]])},
+        "half a frame": {"gaps": gaps[: len(gaps) // 2]},
+        "no frame": {"gaps": np.zeros(100, np.uint8)},
+        "no bytes": {"gaps": gaps[:0], "values": values[:0]},
+        "values cut off": {"values": values[:-9]},
+        "values without their frame": {"values": values[:kept]},
+        "values that are not numbers": {"values": nan},
+        "biases missing": {"biases": tensors["semantic.biases"][:-1]},
+        "biases too many": {"biases": np.zeros(10**5, np.float32)},
+        "biases that are not numbers": {"biases": tensors["semantic.biases"] * np.nan},
+        "biases in integers": {"biases": np.zeros(len(tensors["semantic.biases"]), np.int32)},
+        "gaps in floats": {"gaps": gaps.astype(np.float32)},
+        "gaps in two axes": {"gaps": gaps[None]},
+        "gaps as a number": {"gaps": np.uint8(3).reshape(())},
+    }
+
+
+def test_hostile_tensors(written):
+    whole = written.read_bytes()
+    said = {}
+    for case, tensors in hostile_tensors(written).items():
+        written.write_bytes(whole)
+        changed(written, {f"semantic.{key}": np.array(a) for key, a in tensors.items()})
+        said[case] = refused(written)
+    assert "not finite" in said["values that are not numbers"]
+    assert "do not lead to" in said["gaps one over the end"]
+
+
+@pytest.mark.parametrize("name", ["semantic.gaps", "distance.biases"])
+def test_tensors_missing_and_unknown(name, written):
+    tensors, metadata = read(written)
+    save_file({**tensors, "semantic.more": np.zeros(3, np.uint8)}, written, metadata)
+    assert "semantic.more" in refused(written)
+    del tensors[name]
+    save_file(tensors, written, metadata)
+    assert name in refused(written)
+
+
+@pytest.mark.parametrize("change", [{"version": "1"}, {"version": "3"}])
+def test_versions(change, written):
+    tensors, metadata = read(written)
+    save_file(tensors, written, {**metadata, **change})
+    assert "update" in refused(written)
+
+
+def test_a_plain_file_that_says_it_is_packed(sparse, written):
+    _, metadata = read(written)
+    save(sparse, written)
+    tensors, _ = read(written)
+    save_file(tensors, written, metadata)
+    refused(written)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_flipped_bytes_load_or_are_refused(sparse, tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("flipped") / "p.safetensors"
+    save(sparse, path, "lossless")
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path.write_bytes(content)
+    try:
+        found = load(path)
+    except InputError as error:
+        assert is_one_line(error)
+        return
+    for branch in BRANCHES:
+        for name, array in found.weights[branch].items():
+            assert array.shape == sparse.weights[branch][name].shape
+            assert np.isfinite(array).all()
+
+
+def test_a_network_that_is_too_large_is_not_packed(monkeypatch, tmp_path):
+    monkeypatch.setattr(packed, "MOST", 1000)
+    with pytest.raises(InputError, match="without packing") as caught:
+        save(make_checkpoint(QUICK), tmp_path / "p.safetensors", "lossless")
+    assert is_one_line(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+# The command line -----------------------------------------------------------------------------
+
+
+def test_on_the_command_line(quick, tmp_path, capsys):
+    files = {}
+    for option in ("", "--packed", "--fp16"):
+        files[option] = tmp_path / f"out{option}.safetensors"
+        arguments = ["prune", "he-nuclei", "--cr", "8", "-o", str(files[option])]
+        assert main([*arguments, *filter(None, [option])]) == 0
+        printed = capsys.readouterr().out
+        assert ("values and positions" in printed) == bool(option)
+    plain, lossless, half = (load(path) for path in files.values())
+    assert equal_weights(plain, lossless)
+    assert plain.pruning == lossless.pruning == half.pruning
+    sizes = [path.stat().st_size for path in files.values()]
+    assert sizes[0] > sizes[1] > sizes[2]
+    for option, kind in (("", "plain"), ("--packed", "float32"), ("--fp16", "float16")):
+        assert main(["info", str(files[option])]) == 0
+        printed = capsys.readouterr().out
+        assert kind in next(line for line in printed.splitlines() if line.startswith("file"))
+        size = packed_size(load(files[option]))
+        assert f"{size.ratio:.2f} times less" in printed
+        assert f"{size.file_ratio:.2f} times less" in printed

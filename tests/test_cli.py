@@ -111,7 +111,7 @@ def test_wrong_options_give_one_sentence_and_no_files(image, tmp_path, capsys, a
     assert not out.exists() or not list(out.iterdir())
 
 
-@pytest.mark.parametrize("kind", ["missing", "text", "grey", "empty", "16 bits"])
+@pytest.mark.parametrize("kind", ["missing", "text", "grey", "empty", "32 bits"])
 def test_wrong_images(tmp_path, capsys, kind):
     path = tmp_path / "x.tif"
     if kind == "text":
@@ -120,8 +120,8 @@ def test_wrong_images(tmp_path, capsys, kind):
         tifffile.imwrite(path, np.zeros((20, 20), np.uint8))
     elif kind == "empty":
         path.touch()
-    elif kind == "16 bits":
-        tifffile.imwrite(path, np.zeros((20, 20, 3), np.uint16), photometric="rgb")
+    elif kind == "32 bits":
+        tifffile.imwrite(path, np.zeros((20, 20, 3), np.uint32), photometric="rgb")
     assert main(["segment", str(path), "-o", str(tmp_path / "out")]) == 2
     assert "x.tif" in one_sentence(capsys)
 

@@ -58,6 +58,7 @@ def test_packing_never_holds_the_slider_up(dock, qtbot, monkeypatch):
         return round(pruning.cr_semantic * 1e6)
 
     monkeypatch.setattr(Session, "packed_bytes", slow)
+    qtbot.waitUntil(lambda: dock.session.is_ranked(dock.asked()), timeout=20000)
     choose(dock, "lossless")
     for cr in (2, 4, 5):
         dock.pruning.both.set_value(cr)

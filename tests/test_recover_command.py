@@ -91,7 +91,7 @@ def test_prune_saves_what_was_recovered_and_it_runs_as_stored(quick, image, rgb,
         np.count_nonzero(a) for w in found.weights.values() for n, a in w.items() if "weight" in n
     )
     assert f"kept {nonzero:,} of" in printed
-    assert f"({file.stat().st_size / 1e6:.1f} MB)" in printed
+    assert f"({file.stat().st_size / 1e6:.2f} MB)" in printed
 
     assert main(["info", str(file)]) == 0
     lines = capsys.readouterr().out.splitlines()

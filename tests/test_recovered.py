@@ -169,7 +169,7 @@ def test_recovered_weights_run_and_come_from_memory_again(checkpoint, calls):
     assert same_maps(again, first)
     assert (again.recovery_seconds, calls) == (0, [])
     dense = session.run(session.dense_job(job(8)))
-    assert dense.runtime == "torch"
+    assert dense.runtime in ("torch", "onnxruntime")  # the quicker one that is installed
     for name in BRANCHES:
         wanted = getattr(Session(checkpoint).run(job(1)).maps, name)
         np.testing.assert_allclose(getattr(dense.maps, name), wanted, atol=1e-5)

@@ -200,7 +200,10 @@ class Calibration:
 
         responses.watch(net, self._crops.float(), before, lambda *_: None)
         state = net.state_dict()
-        return {name: state[name].cpu().contiguous().numpy() for name in pruned.weights[branch]}
+        # A product with zero may have been -0, which a stored file's mask would not give back.
+        return {
+            name: (state[name] + 0.0).cpu().contiguous().numpy() for name in pruned.weights[branch]
+        }
 
     def _stride(self, name: str, samples: int, support: Tensor) -> int:
         """Return which part of the samples is enough: every n-th of them."""

@@ -20,7 +20,7 @@ class Recipe:
         Further refits of layers before a ReLU, to what it lets through.
     select_stages
         Steps in which a layer's weights are chosen anew by its responses, as many as the strategy
-        keeps there; 0 keeps the strategy's own.
+        keeps there; 0 keeps the strategy's own. Wide layers take fewer (`layer_fit.WIDE_STAGES`).
     by_effect
         Whether places are drawn, and channels compared, by what an error there does to the output
         (`sensitivities`); else all count alike.

@@ -413,7 +413,7 @@ from qtpy.QtCore import QTimer
 from napari_nucprune.checkpoint import bundled
 
 bundled.FOLDER = Path({folder!r})
-viewer = napari.Viewer(show_welcome_screen=False)
+viewer = napari.Viewer()
 begun = time.monotonic()
 _, dock = viewer.window.add_plugin_dock_widget("napari-nucprune")
 print("dock", round(time.monotonic() - begun, 2), "torch" in sys.modules)

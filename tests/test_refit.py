@@ -168,7 +168,7 @@ def test_moments():
     np.testing.assert_array_equal(about.gram, about.gram.T)
     np.testing.assert_allclose(about.cross, fx.T @ fy / len(fx), atol=2e-3, rtol=1e-4)
     np.testing.assert_allclose(about.feature_mean, mean, atol=1e-4)
-    other = with_responses(about, inside, 2 * y + 1)
+    other = with_responses(about, 2 * y + 1)
     torch.testing.assert_close(other.cross, 2 * about.cross, atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(other.response_mean, 2 * about.response_mean + 1)
 

@@ -71,39 +71,36 @@ def fit(
 
     def error(rows: Tensor, bias: Tensor) -> Tensor:
         constant = rows @ about.feature_mean + bias.repeat_interleave(taps)
-        off = torch.addmm(constant, seen, rows.T) - wanted
+        off = torch.addmm(constant, about.centred, rows[:, about.live].T) - wanted
         if rectified:
             off = off.where(wanted > 0, (off + wanted).clamp_min(0))
         return off.square().mean(0).reshape(-1, taps).sum(1)
 
-    def on(support: Tensor, begin: Tensor, steps: int) -> tuple[Tensor, Tensor, Tensor]:
+    def on(support: Tensor, begin: Tensor, steps: int) -> tuple[Tensor, Tensor]:
         now = about
-        old = dense * support
-        refit = Refit(old, support, about, recipe.ridge)
+        refit = Refit(dense * support, support, about, recipe.ridge)
         rows = refit.to(now, begin, steps, should_stop)
         for _ in range(relu_steps):
             # Where the dense channel is below zero, ReLU hides how far: there anything below zero
             # is as good. The target that asks for no more than that majorises the error after
             # ReLU.
-            said = torch.addmm(now.response_mean, seen, rows.T)
-            now = with_responses(now, seen, wanted.where(wanted > 0, said.clamp_max(0)))
+            said = torch.addmm(now.response_mean, now.centred, rows[:, now.live].T)
+            now = with_responses(now, wanted.where(wanted > 0, said.clamp_max(0)))
             rows = refit.to(now, rows, FEW_CG_STEPS, should_stop)
-        bias = (now.response_mean - rows @ now.feature_mean).reshape(-1, taps).mean(1)
-        # A channel that got no better (a shared bias or rounding may cost more) stays as it was.
-        assert module.bias is not None
-        before, after = error(old, module.bias), error(rows, bias)
-        better = after <= before
-        wide = better.repeat_interleave(taps)[:, None]
-        rows = rows.where(wide, old)
-        return rows, bias.where(better, module.bias), torch.minimum(before, after)
+        return rows, (now.response_mean - rows @ now.feature_mean).reshape(-1, taps).mean(1)
 
-    if available is None:
-        return on(support, dense * support, CG_STEPS)[:2]
-    count = int(support.sum())
-    chosen, begin = select(
-        dense, about, count, available, recipe.ridge, stages, should_stop, importance
-    )
-    rows, bias, left = on(chosen, begin, FEW_CG_STEPS)
-    if not bool(left.sum() <= error(dense * support, module.bias).sum()):
-        return on(support, dense * support, CG_STEPS)[:2]
-    return rows, bias
+    old = dense * support
+    before = error(old, module.bias)
+    if available is not None:
+        count = int(support.sum())
+        chosen, begin = select(
+            dense, about, count, available, recipe.ridge, stages, should_stop, importance
+        )
+        rows, bias = on(chosen, begin, FEW_CG_STEPS)
+        if bool(error(rows, bias).sum() <= before.sum()):
+            return rows, bias
+    rows, bias = on(support, old, CG_STEPS)
+    # A channel that got no better (a shared bias or rounding may cost more) stays as it was.
+    better = error(rows, bias) <= before
+    rows = rows.where(better.repeat_interleave(taps)[:, None], old)
+    return rows, bias.where(better, module.bias)

@@ -18,53 +18,36 @@ BLOCK = 576
 class Moments:
     """What least squares needs of a layer's features and responses.
 
+    Only features that vary are in it: channels that ReLU holds at zero, a third of the deepest,
+    do not.
+
     Attributes
     ----------
+    live
+        (L,) int64, indices of the features that vary, of F.
+    centred
+        (n, L) the samples of those, less their means.
     gram
-        (F, F) covariance of the features.
+        (L, L) covariance of the features that vary.
     cross
-        (F, R) covariance of features and responses.
+        (L, R) covariance of them and the responses.
     feature_mean, response_mean
-        (F,) and (R,).
+        (F,), of all features, and (R,).
     """
 
+    live: Tensor
+    centred: Tensor
     gram: Tensor
     cross: Tensor
     feature_mean: Tensor
     response_mean: Tensor
-    _kept: dict[str, object] = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def live(self) -> Tensor:
-        """Indices of the features that vary.
-
-        Channels that ReLU holds at zero, a third of the deepest, do not.
-        """
-        if "live" not in self._kept:
-            diagonal = self.gram.diagonal()
-            # What centring leaves of a constant is rounding, not variance.
-            rounding = (4 * torch.finfo(diagonal.dtype).eps * self.feature_mean).square()
-            self._kept["live"] = torch.nonzero(diagonal > rounding)[:, 0]
-        live = self._kept["live"]
-        assert isinstance(live, Tensor)
-        return live
-
-    @property
-    def live_gram(self) -> Tensor:
-        """The Gram matrix of the features that vary."""
-        if "gram" not in self._kept:
-            live = self.live
-            whole = len(live) == len(self.gram)
-            self._kept["gram"] = self.gram if whole else self.gram[live[:, None], live]
-        gram = self._kept["gram"]
-        assert isinstance(gram, Tensor)
-        return gram
+    _kept: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False, compare=False)
 
     def basis(self) -> tuple[Tensor, Tensor]:
-        """Return the largest eigenvectors and eigenvalues of `live_gram`."""
+        """Return the largest eigenvectors and eigenvalues of the Gram matrix."""
         if "basis" not in self._kept:
-            self._kept["basis"] = largest(self.live_gram)
-        return self._kept["basis"]  # type: ignore[return-value]
+            self._kept["basis"] = largest(self.gram)
+        return self._kept["basis"]
 
 
 def moments(features: Tensor, responses: Tensor) -> Moments:
@@ -80,13 +63,19 @@ def moments(features: Tensor, responses: Tensor) -> Moments:
     mean = features.mean(0)
     # Centred before the product: afterwards float32 would lose the small variances.
     features -= mean
-    gram = _gram(features).div_(len(features))
-    return Moments(gram, _cross(features, responses), mean, responses.mean(0))
+    deviation = torch.linalg.vector_norm(features, dim=0).div_(len(features) ** 0.5)
+    # What centring leaves of a constant is rounding, not variance.
+    rounding = 4 * torch.finfo(mean.dtype).eps * mean.abs()
+    live = torch.nonzero(deviation > rounding)[:, 0]
+    centred = features if len(live) == len(mean) else features[:, live]
+    gram = _gram(centred).div_(len(centred))
+    cross = _cross(centred, responses)
+    return Moments(live, centred, gram, cross, mean, responses.mean(0))
 
 
-def with_responses(about: Moments, centred: Tensor, responses: Tensor) -> Moments:
-    """Return the moments of the same (centred) features with other responses."""
-    return replace(about, cross=_cross(centred, responses), response_mean=responses.mean(0))
+def with_responses(about: Moments, responses: Tensor) -> Moments:
+    """Return the moments of the same features with other responses."""
+    return replace(about, cross=_cross(about.centred, responses), response_mean=responses.mean(0))
 
 
 def _cross(centred: Tensor, responses: Tensor) -> Tensor:
@@ -132,12 +121,13 @@ class Refit:
     def __init__(
         self, weights: Tensor, support: Tensor, about: Moments, ridge: float, exact: bool = True
     ) -> None:
-        self.live = about.live
-        self.gram = about.live_gram
+        self.live, self.gram = about.live, about.gram
         self.weights = weights[:, self.live]
-        self.kept = support[:, self.live]
         self.pull = ridge * self.gram.diagonal().mean()
-        self.solver = Solver(self.gram, self.kept, self.pull, about.basis, exact)
+        support = support[:, self.live]
+        # A product with a bool takes several times that with a float.
+        self.kept = support.to(self.gram.dtype)
+        self.solver = Solver(self.gram, support, self.pull, about.basis, exact)
 
     def to(
         self, about: Moments, begin: Tensor, steps: int = CG_STEPS, should_stop: ShouldStop = never
@@ -167,7 +157,7 @@ class Refit:
         if not len(self.live):
             return begin
         start = begin[:, self.live]
-        wanted = about.cross.T[:, self.live] - start @ self.gram
+        wanted = about.cross.T - start @ self.gram
         wanted = (wanted - self.pull * (start - self.weights)) * self.kept
         change = self.solver.solve(wanted, steps, should_stop)
         gain = (change * wanted).sum(1)

@@ -9,10 +9,10 @@ from ..doors import ShouldStop, never
 from .refit import Moments, Refit
 
 #: Conjugate-gradient steps between two stages: the next stage only needs an order.
-STEPS = 4
+STEPS = 3
 #: Features above which ``[H^-1]_jj`` is left out: the deepest layers have fewer places than
 #: features in the crops, where H is singular but for the ridge, and took a third of all the time.
-WIDE = 1000
+WIDE = 500
 
 
 def select(
@@ -60,7 +60,7 @@ def select(
     of a weight alone: the stages go from one to the other. Wide layers have the latter throughout.
     """
     counts = torch.ones_like(weights[:, :1]) if importance is None else importance[:, None]
-    live, gram = about.live, about.live_gram
+    live, gram = about.live, about.gram
     count = min(count, int(available.sum()))
     if not len(live) or count == 0:
         support = _most(weights.square() * counts, available, count)
@@ -75,7 +75,7 @@ def select(
         if not int(failed):
             inverse = torch.cholesky_inverse(factor)
             together = inverse.diagonal()
-            wanted = about.cross.T[:, live] - weights[:, live] @ gram
+            wanted = about.cross.T - weights[:, live] @ gram
             begin = weights.index_add(1, live, wanted @ inverse)
     support, total = available, int(available.sum())
     for stage in range(stages):

@@ -65,6 +65,7 @@ class Solver:
         # Short rows first: the longest of a chunk sets the size of its systems.
         self.short = short[torch.argsort(sizes[short], stable=True)]
         self.sizes = sizes
+        self._mask = support[self.long].to(gram.dtype)
         self._factors: list[tuple[Tensor, Tensor, Tensor, Tensor]] | None = None
         self._ahead: Callable[[Tensor], Tensor] | None = None
 
@@ -131,20 +132,20 @@ class Solver:
 
         By Woodbury's identity.
         """
-        support = self.support[self.long]
+        mask = self._mask
         vectors, values = self.basis()
         rest = self.pull + (self.gram.diagonal() - vectors.square() @ values).clamp_min(0)
         scaled = vectors / rest[:, None]
         rank = len(values)
         pairs = (scaled[:, :, None] * vectors[:, None, :]).flatten(1)
-        small = (support.to(self.gram.dtype) @ pairs).reshape(-1, rank, rank)
+        small = (mask @ pairs).reshape(-1, rank, rank)
         small.diagonal(dim1=1, dim2=2).add_(1 / values)
         factors, _ = torch.linalg.cholesky_ex(small)
 
         def ahead(residual: Tensor) -> Tensor:
             plain = residual / rest
             inner = torch.cholesky_solve((plain @ vectors)[:, :, None], factors)[:, :, 0]
-            return (plain - inner @ scaled.T) * support
+            return (plain - inner @ scaled.T) * mask
 
         return ahead
 
@@ -153,7 +154,6 @@ class Solver:
         if self._ahead is None:
             self._ahead = self._preconditioner()
         ahead = self._ahead
-        support = self.support[self.long]
         tiny = torch.finfo(wanted.dtype).tiny
         change = torch.zeros_like(wanted)
         residual = wanted.clone()
@@ -164,7 +164,7 @@ class Solver:
         for _ in range(steps):
             if should_stop():
                 raise Cancelled("Cancelled.")
-            product = (direction @ self.gram + self.pull * direction) * support
+            product = (direction @ self.gram + self.pull * direction) * self._mask
             step = power / (direction * product).sum(1, keepdim=True).clamp_min(tiny)
             change = change + step * direction
             # A step lowers the objective by this much.

@@ -14,7 +14,8 @@ from napari_nucprune.doors import BRANCHES
 from napari_nucprune.errors import Cancelled, InputError
 from napari_nucprune.training.augment import Prepared, random_crop
 from napari_nucprune.training.config import Config, Data, load_config
-from napari_nucprune.training.fit import Fit, batch_of, learning_rate, prepare, semantic_loss
+from napari_nucprune.training.fit import Fit, learning_rate, semantic_loss
+from napari_nucprune.training.mixture import batch_of, prepare
 from napari_nucprune.training.targets import distance_target
 
 

@@ -17,8 +17,10 @@ def train(options: argparse.Namespace) -> None:
     from ..files import cannot_write
     from ..runtime.torch_runtime import pick_device
     from ..training.config import load_config
-    from ..training.fit import Fit, prepare
+    from ..training.fit import Fit
+    from ..training.mixture import prepare
     from ..training.model_card import finish
+    from ..training.prune_finetune import FineTune
 
     config = load_config(options.config, options.seed)
     device = pick_device(options.device)
@@ -27,13 +29,13 @@ def train(options: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise cannot_write(folder, error) from error
-    fit = Fit(config, folder, device)
     start = open_checkpoint(options.start) if options.start else None
-    if start is None and len(config.branches) < len(BRANCHES):
-        raise InputError(
-            f"{options.config} trains the {config.branches[0]} branch alone; name the checkpoint "
-            "that gives the other one with --from."
-        )
+    if start is None and (config.prune or len(config.branches) < len(BRANCHES)):
+        what = "prunes" if config.prune else f"trains the {config.branches[0]} branch alone"
+        which = "to prune" if config.prune else "that gives the other one"
+        raise InputError(f"{options.config} {what}; name the checkpoint {which} with --from.")
+    tuning = FineTune(config, folder, start, device) if config.prune and start else None
+    fit = tuning or Fit(config, folder, device)
     if start is not None and not fit.state_file.exists():
         fit.start_from(start)
     fit.resume()
@@ -43,8 +45,10 @@ def train(options: argparse.Namespace) -> None:
     def report(text: str, done: int, total: int) -> None:
         print(f"step {done}/{total}: {text}", file=sys.stderr, flush=True)
 
+    if tuning is not None and fit.step == 0:
+        tuning.begin(training, show_progress)
     fit.run(training, report)
-    checkpoint = finish(config, fit.weights(), validation, folder, device, show_progress, start)
+    checkpoint = finish(config, fit.finished(), validation, folder, device, show_progress, start)
     for name, row in checkpoint.provenance["metrics"].items():
         print(f"{name}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("semantic_dice", "aji", "pq")))
     print(f"wrote {folder / config.name}.safetensors and its model card {config.name}.md")

@@ -10,6 +10,9 @@ from typing import Any
 
 from ..doors import BRANCHES, Branch
 from ..errors import InputError
+from ..pruning.strategy import STRATEGIES
+
+STARTS = ("recovered", "one-shot")
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,32 @@ class Data:
 
 
 @dataclass(frozen=True)
+class Prune:
+    """How a training prunes (`prune_finetune`).
+
+    Attributes
+    ----------
+    strategy, cr
+        As for `Pruning`; both branches get the same ratio.
+    start
+        ``one-shot`` takes the dense weights, ``recovered`` refits them first, without labels.
+    ramp
+        Steps over which the sparsity grows to its last value; 0 prunes before the first step.
+    every
+        Steps between two masks while it grows.
+    distil
+        What the dense network's responses count in the loss, 0 to 1; the labels have the rest.
+    """
+
+    strategy: str = "layer-wise"
+    cr: float = 16.0
+    start: str = "recovered"
+    ramp: int = 0
+    every: int = 25
+    distil: float = 0.5
+
+
+@dataclass(frozen=True)
 class Config:
     """All that decides a training run.
 
@@ -60,6 +89,11 @@ class Config:
         Those to train; another one stays as in the checkpoint started from.
     data
         The mixture.
+    ema
+        Part of the weights' running mean that stays from one step to the next, 0 for none; the
+        mean is what the training gives.
+    prune
+        How it prunes; None trains a dense network.
     """
 
     name: str
@@ -78,6 +112,8 @@ class Config:
     colour: float = 1.0
     save_every: int = 50
     branches: tuple[Branch, ...] = BRANCHES
+    ema: float = 0.0
+    prune: Prune | None = None
 
 
 def load_config(path: str | Path, seed: int | None = None) -> Config:
@@ -106,18 +142,25 @@ def load_config(path: str | Path, seed: int | None = None) -> Config:
     if not isinstance(tables, list) or not tables:
         raise InputError(f"{path} names no data; add a [[data]] table with layout and path.")
     data = tuple(_data(table, path) for table in tables)
-    known = {f.name for f in fields(Config)} - {"data"}
-    if unknown := sorted(set(raw) - known):
-        raise InputError(f"{path} has an unknown key {unknown[0]!r}; known are {sorted(known)}.")
+    _known(raw, Config, path, "data")
     for key in ("widths", "scale", "branches"):
         if isinstance(raw.get(key), list):
             raw[key] = tuple(raw[key])
     if seed is not None:
         raw["seed"] = seed
     raw.setdefault("name", path.stem)
+    if isinstance(raw.get("prune"), dict):
+        _known(raw["prune"], Prune, path)
+        raw["prune"] = Prune(**raw["prune"])
     config = Config(data=data, **raw)
     _check(config, path)
     return config
+
+
+def _known(table: dict[str, Any], of: type, path: Path, *but: str) -> None:
+    known = {f.name for f in fields(of)} - {*but}
+    if unknown := sorted(set(table) - known):
+        raise InputError(f"{path} has an unknown key {unknown[0]!r}; known are {sorted(known)}.")
 
 
 def _number(value: object, low: float, high: float = math.inf) -> bool:
@@ -159,9 +202,24 @@ def _check(config: Config, path: Path) -> None:
         (_number(config.colour, 0), "colour", "a number of at least 0"),
         (_whole(config.save_every, 1), "save_every", "a whole number of at least 1"),
         (_some_branches(config.branches), "branches", f"one or both of {list(BRANCHES)}"),
+        (_number(config.ema, 0, 0.999999), "ema", "a number from 0 to below 1"),
+        (config.prune is None or isinstance(config.prune, Prune), "prune", "a table [prune]"),
     ):
         if not ok:
             raise InputError(f"{path}: {key} is {getattr(config, key)!r}; expected {wanted}.")
+    if (prune := config.prune) is None:
+        return
+    for ok, key, wanted in (
+        (prune.strategy in STRATEGIES, "strategy", f"one of {list(STRATEGIES)}"),
+        (_number(prune.cr, 1), "cr", "a number of at least 1"),
+        (prune.start in STARTS, "start", f"one of {list(STARTS)}"),
+        (_whole(prune.ramp, 0), "ramp", "a whole number of at least 0"),
+        (_whole(prune.every, 1), "every", "a whole number of at least 1"),
+        (_number(prune.distil, 0, 1), "distil", "a number from 0 to 1"),
+    ):
+        if not ok:
+            value = getattr(prune, key)
+            raise InputError(f"{path}: {key} of [prune] is {value!r}; expected {wanted}.")
 
 
 def _data(table: Any, path: Path) -> Data:

@@ -1,4 +1,4 @@
-"""Training of both branches on a mixture of data sets; resumable after a kill."""
+"""Training of both branches; resumable after a kill."""
 
 from __future__ import annotations
 
@@ -12,76 +12,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..checkpoint.architecture import widths_of
 from ..checkpoint.format import Checkpoint
 from ..checkpoint.unet import UNet, initialise
-from ..datasets.base import Annotated
-from ..datasets.registry import open_folder
 from ..doors import BRANCHES, Branch, Progress, ShouldStop, never, no_progress
 from ..errors import Cancelled, InputError
 from ..files import replacing
-from .augment import Prepared, random_crop
+from .augment import Prepared
 from .config import Config
-from .targets import distance_target
-
-
-def prepare(config: Config) -> tuple[list[Prepared], dict[str, list[Annotated]]]:
-    """Read all data of a configuration.
-
-    Parameters
-    ----------
-    config
-        Names the sets and their validation patients.
-
-    Returns
-    -------
-    training
-        Images with targets, resampled to the network's um/px.
-    validation
-        By layout: the annotated images of the validation patients, in the order of the list.
-
-    Raises
-    ------
-    InputError
-        Where a set is missing, incomplete, without um/px, or a validation patient is not in it.
-    """
-    training: list[Prepared] = []
-    validation: dict[str, list[Annotated]] = {}
-    for data in config.data:
-        folder = open_folder(data.path, data.layout, **data.options)
-        held: dict[str, list[Annotated]] = {name: [] for name in data.validation}
-        for item in folder:
-            key = item.patient if item.patient in held else item.name
-            if key in held:
-                held[key].append(item)
-            else:
-                training.append(_prepared(item, data.weight, config))
-        if absent := [name for name, items in held.items() if not items]:
-            raise InputError(f"{data.path} has no patient or image {absent[0]!r} to validate on.")
-        found = [item for name in data.validation for item in held[name]]
-        validation.setdefault(data.layout, []).extend(found)
-    if not training:
-        raise InputError("Every image is held out for validation; nothing is left to train on.")
-    return training, validation
-
-
-def _prepared(item: Annotated, weight: float, config: Config) -> Prepared:
-    import cv2
-
-    if item.mpp is None:
-        raise InputError(f"{item.name} has no pixel size; set mpp in its [[data]] table.")
-    rgb, labels = item.rgb, item.labels
-    zoom = item.mpp / config.mpp
-    if abs(zoom - 1) > 0.02:
-        size = (round(rgb.shape[1] * zoom), round(rgb.shape[0] * zoom))
-        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
-        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
-    distance = distance_target(labels, config.mpp, config.distance_unit_um or None)
-    targets = np.stack([(labels > 0).astype(np.float32), distance], axis=2)
-    return Prepared(item.name, item.patient, np.ascontiguousarray(rgb), targets, weight)
+from .mixture import batch_of
 
 
 def semantic_loss(logits: Tensor, inside: Tensor) -> Tensor:
@@ -98,20 +42,6 @@ def learning_rate(config: Config, step: int) -> float:
     if step < warm:
         return config.lr * (step + 1) / warm
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
-
-
-def batch_of(config: Config, training: list[Prepared], step: int) -> tuple[Tensor, Tensor]:
-    """Draw the crops of a step; the same for the same seed and step, whatever came before."""
-    rng = np.random.default_rng([config.seed, step])
-    weights = np.array([image.weight for image in training], np.float64)
-    chosen = rng.choice(len(training), config.batch, p=weights / weights.sum())
-    in_um = bool(config.distance_unit_um)
-    crops = [
-        random_crop(rng, training[i], config.crop, config.scale, config.colour, in_um)
-        for i in chosen
-    ]
-    rgb = torch.from_numpy(np.stack([c[0] for c in crops]))
-    return rgb, torch.from_numpy(np.stack([c[1] for c in crops]))
 
 
 class Fit:
@@ -137,8 +67,15 @@ class Fit:
             initialise(net)
             torch.nn.Module.to(net, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.optimisers = {b: torch.optim.Adam(n.parameters()) for b, n in self.nets.items()}
+        self.averages = {b: self._averaged(net) for b, net in self.nets.items()}
         self.step = 0
         self.losses: dict[str, float] = {}
+
+    def _averaged(self, net: UNet) -> AveragedModel | None:
+        """Return the running mean of a network's weights, None where none is kept."""
+        if not self.config.ema:
+            return None
+        return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema))
 
     @property
     def state_file(self) -> Path:
@@ -162,6 +99,7 @@ class Fit:
                 )
             state = {k: torch.from_numpy(v) for k, v in checkpoint.weights[branch].items()}
             self.nets[branch].load_state_dict(state)
+            self.averages[branch] = self._averaged(self.nets[branch])
 
     def resume(self) -> None:
         """Take up the folder's state, if there is one.
@@ -179,7 +117,9 @@ class Fit:
             raise InputError(
                 f"{self.state_file} is damaged; remove it to start this run anew."
             ) from error
-        if state["config"] != _identity(self.config):
+        # A state from before a key was there has that key's default.
+        began = {**asdict(Config("", ())), **json.loads(state["config"])}
+        if began != _identity(self.config):
             raise InputError(
                 f"{self.folder} holds a run of another configuration; give an empty folder, "
                 "or the configuration it was started with (only steps may differ)."
@@ -187,15 +127,18 @@ class Fit:
         for branch in BRANCHES:
             self.nets[branch].load_state_dict(state["nets"][branch])
             self.optimisers[branch].load_state_dict(state["optimisers"][branch])
+            if (average := self.averages[branch]) is not None:
+                average.load_state_dict(state["averages"][branch])
         self.step = state["step"]
 
     def save(self) -> None:
         """Write the state so that a kill at any moment leaves the old or the new one."""
         state = {
-            "config": _identity(self.config),
+            "config": json.dumps(_identity(self.config), sort_keys=True),
             "step": self.step,
             "nets": {b: n.state_dict() for b, n in self.nets.items()},
             "optimisers": {b: o.state_dict() for b, o in self.optimisers.items()},
+            "averages": {b: a.state_dict() for b, a in self.averages.items() if a is not None},
         }
         with replacing(self.state_file) as temporary:
             torch.save(state, temporary)
@@ -211,15 +154,23 @@ class Fit:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(self.config, self.step)
             optimiser.zero_grad(set_to_none=True)
-            out = net(rgb)
-            if branch == "semantic":
-                loss = semantic_loss(out[:, 0], targets[:, 0])
-            else:
-                loss = F.mse_loss(out[:, 0], targets[:, 1])
+            loss = self.loss(branch, rgb, net(rgb), targets)
             loss.backward()
             optimiser.step()
+            self.after_step(branch)
+            if (average := self.averages[branch]) is not None:
+                average.update_parameters(net)
             self.losses[branch] = float(loss.detach())
         self.step += 1
+
+    def loss(self, branch: Branch, rgb: Tensor, out: Tensor, targets: Tensor) -> Tensor:
+        """Return what a branch's step lowers: ``out`` (N, 1, H, W), ``targets`` (N, 2, H, W)."""
+        if branch == "semantic":
+            return semantic_loss(out[:, 0], targets[:, 0])
+        return F.mse_loss(out[:, 0], targets[:, 1])
+
+    def after_step(self, branch: Branch) -> None:
+        """Do what else a step does to a branch's weights."""
 
     def run(
         self,
@@ -259,15 +210,19 @@ class Fit:
         for net in self.nets.values():
             net.eval()
 
-    def weights(self) -> dict[str, dict[str, np.ndarray]]:
-        """Return both branches' weights by name, float32."""
-        return {
-            branch: {
-                name: tensor.detach().cpu().contiguous().numpy().astype(np.float32)
-                for name, tensor in net.state_dict().items()
-            }
-            for branch, net in self.nets.items()
+    def weights(self) -> dict[Branch, dict[str, NDArray[np.float32]]]:
+        """Return both branches' weights by name, float32: their running means where kept."""
+        nets = {
+            b: net if (a := self.averages[b]) is None else a.module for b, net in self.nets.items()
         }
+        return {branch: arrays(net) for branch, net in nets.items()}
+
+    def finished(self) -> Checkpoint:
+        """Return the network as trained so far, with merge parameters that are not yet fitted."""
+        config = self.config
+        return Checkpoint(
+            config.name, self.weights(), config.mpp, distance_unit_um=config.distance_unit_um
+        )
 
     def _log(self, mean: Mapping[Branch, float]) -> None:
         path = self.folder / "log.csv"
@@ -281,10 +236,19 @@ class Fit:
             file.write(f"{self.step},{rate:.3g},{','.join(losses)}\n")
 
 
-def _identity(config: Config) -> str:
+def arrays(net: torch.nn.Module) -> dict[str, NDArray[np.float32]]:
+    """Return a network's weights by name, float32."""
+    return {
+        name: tensor.detach().cpu().contiguous().numpy().astype(np.float32)
+        for name, tensor in net.state_dict().items()
+    }
+
+
+def _identity(config: Config) -> dict[str, Any]:
     """Return what must be equal for a run to go on: all but how long and how it is run."""
-    free = replace(config, steps=1, threads=0, save_every=1)
-    values: dict[str, Any] = asdict(free)
+    values: dict[str, Any] = asdict(replace(config, steps=1, threads=0, save_every=1))
     for data in values["data"]:
         data["path"] = Path(data["path"]).name
-    return json.dumps(values, sort_keys=True)
+    # As it comes back from a file: tuples are lists there.
+    identity: dict[str, Any] = json.loads(json.dumps(values))
+    return identity

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def halves(items: list[Annotated]) -> tuple[list[Annotated], list[Annotated]]:
 
 def finish(
     config: Config,
-    weights: Mapping[Any, Any],
+    checkpoint: Checkpoint,
     validation: Mapping[str, list[Annotated]],
     folder: Path,
     device: str = "auto",
@@ -49,12 +49,14 @@ def finish(
 ) -> Checkpoint:
     """Fit the merge parameters, score, and write ``NAME.safetensors`` and ``NAME.md``.
 
+    A pruned network keeps its parent's merge parameters, so that the two compare.
+
     Parameters
     ----------
     config
         Of the training.
-    weights
-        Both branches' tensors.
+    checkpoint
+        As trained.
     validation
         By layout, in the order of the configuration's lists.
     folder
@@ -67,7 +69,6 @@ def finish(
     Checkpoint
         As written, its provenance holding data, licences, seed and metrics by patient.
     """
-    checkpoint = Checkpoint(config.name, weights, config.mpp, Merge(), config.distance_unit_um)
     runtime = TorchRuntime(device)
     runtime.load(checkpoint)
     split = {layout: halves(items) for layout, items in validation.items() if items}
@@ -80,19 +81,9 @@ def finish(
     def scores(layout: str, items: list[Annotated], parameters: Merge) -> list[Scores]:
         return [count_image(i, *maps[layout, i.name], parameters).scores() for i in items]
 
-    # One after the other: a grid of all would take an hour.
-    best, best_value = Merge(sigma_um=0.5), -1.0
-    for name, values in GRID.items():
-        so_far = best
-        for value in values:
-            progress(f"Fitting {name} = {value:g}", 0, 1)
-            candidate = replace(so_far, **{name: value})
-            means = [
-                np.mean([s.pq + s.aji for s in scores(layout, fit or report, candidate)])
-                for layout, (fit, report) in split.items()
-            ]
-            if float(np.mean(means)) > best_value + 1e-6:
-                best, best_value = candidate, float(np.mean(means))
+    best = checkpoint.merge
+    if checkpoint.pruning is None:
+        best = fitted(split, scores, progress)
     checkpoint = replace(checkpoint, merge=best)
     metrics: dict[str, Any] = {}
     patients: dict[str, Any] = {}
@@ -111,6 +102,7 @@ def finish(
         "batch": config.batch,
         "crop": config.crop,
         "branches": list(config.branches),
+        "ema": config.ema,
         "data": _data(config, validation),
         "started_from": _started_from(start),
         "metrics": metrics,
@@ -120,6 +112,36 @@ def finish(
     save(checkpoint, folder / f"{config.name}.safetensors")
     (folder / f"{config.name}.md").write_text(card(checkpoint), encoding="utf-8")
     return checkpoint
+
+
+def fitted(
+    split: Mapping[str, tuple[list[Annotated], list[Annotated]]],
+    scores: Callable[[str, list[Annotated], Merge], list[Scores]],
+    progress: Progress = no_progress,
+) -> Merge:
+    """Return the merge parameters with the best mean of PQ + AJI on the first halves.
+
+    Parameters
+    ----------
+    split
+        By layout, as of `halves`. Where the first half is empty, the second one fits.
+    scores
+        Gives the scores of a layout's images under merge parameters.
+    """
+    # One after the other: a grid of all would take an hour.
+    best, best_value = Merge(sigma_um=0.5), -1.0
+    for name, values in GRID.items():
+        so_far = best
+        for value in values:
+            progress(f"Fitting {name} = {value:g}", 0, 1)
+            candidate = replace(so_far, **{name: value})
+            means = [
+                np.mean([s.pq + s.aji for s in scores(layout, fit or report, candidate)])
+                for layout, (fit, report) in split.items()
+            ]
+            if float(np.mean(means)) > best_value + 1e-6:
+                best, best_value = candidate, float(np.mean(means))
+    return best
 
 
 def _started_from(start: Checkpoint | None) -> dict[str, Any] | None:
@@ -162,6 +184,7 @@ def card(checkpoint: Checkpoint) -> str:
         f"- Trained by `nucprune train`: {about['steps']} steps of {about['batch']} crops of "
         f"{about['crop']} px, {_branches(about)}, seed {about['seed']}",
         *_history(about.get("started_from")),
+        *_pruned(checkpoint),
         f"- Weights' sha256: `{checkpoint.sha256}`",
         "",
         "## Data",
@@ -179,6 +202,17 @@ def card(checkpoint: Checkpoint) -> str:
     lines += ["", "## By patient", ""]
     lines += _table(about["patients"], "patient")
     return "\n".join(lines) + "\n"
+
+
+def _pruned(checkpoint: Checkpoint) -> list[str]:
+    """Return a line about what is pruned, for a pruned network."""
+    if checkpoint.pruning is None:
+        return []
+    ratios = ", ".join(f"{branch} CR {cr:.3g}" for branch, cr in checkpoint.own_cr.items())
+    return [
+        f"- Pruned {checkpoint.pruning['strategy']}, {ratios}, and fine-tuned; the dense network's "
+        f"sha256: `{checkpoint.parent_sha256}`"
+    ]
 
 
 def _branches(about: Mapping[str, Any]) -> str:

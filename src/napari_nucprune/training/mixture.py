@@ -1,0 +1,84 @@
+"""The images of a training's mixture of data sets, and the crops of a step."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..datasets.base import Annotated
+from ..datasets.registry import open_folder
+from ..errors import InputError
+from .augment import Prepared, random_crop
+from .config import Config
+from .targets import distance_target
+
+
+def prepare(config: Config) -> tuple[list[Prepared], dict[str, list[Annotated]]]:
+    """Read all data of a configuration.
+
+    Parameters
+    ----------
+    config
+        Names the sets and their validation patients.
+
+    Returns
+    -------
+    training
+        Images with targets, resampled to the network's um/px.
+    validation
+        By layout: the annotated images of the validation patients, in the order of the list.
+
+    Raises
+    ------
+    InputError
+        Where a set is missing, incomplete, without um/px, or a validation patient is not in it.
+    """
+    training: list[Prepared] = []
+    validation: dict[str, list[Annotated]] = {}
+    for data in config.data:
+        folder = open_folder(data.path, data.layout, **data.options)
+        held: dict[str, list[Annotated]] = {name: [] for name in data.validation}
+        for item in folder:
+            key = item.patient if item.patient in held else item.name
+            if key in held:
+                held[key].append(item)
+            else:
+                training.append(_prepared(item, data.weight, config))
+        if absent := [name for name, items in held.items() if not items]:
+            raise InputError(f"{data.path} has no patient or image {absent[0]!r} to validate on.")
+        found = [item for name in data.validation for item in held[name]]
+        validation.setdefault(data.layout, []).extend(found)
+    if not training:
+        raise InputError("Every image is held out for validation; nothing is left to train on.")
+    return training, validation
+
+
+def _prepared(item: Annotated, weight: float, config: Config) -> Prepared:
+    import cv2
+
+    if item.mpp is None:
+        raise InputError(f"{item.name} has no pixel size; set mpp in its [[data]] table.")
+    rgb, labels = item.rgb, item.labels
+    zoom = item.mpp / config.mpp
+    if abs(zoom - 1) > 0.02:
+        size = (round(rgb.shape[1] * zoom), round(rgb.shape[0] * zoom))
+        rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+    distance = distance_target(labels, config.mpp, config.distance_unit_um or None)
+    targets = np.stack([(labels > 0).astype(np.float32), distance], axis=2)
+    return Prepared(item.name, item.patient, np.ascontiguousarray(rgb), targets, weight)
+
+
+def batch_of(config: Config, training: list[Prepared], step: int) -> tuple[Tensor, Tensor]:
+    """Draw the crops of a step; the same for the same seed and step, whatever came before."""
+    rng = np.random.default_rng([config.seed, step])
+    weights = np.array([image.weight for image in training], np.float64)
+    chosen = rng.choice(len(training), config.batch, p=weights / weights.sum())
+    in_um = bool(config.distance_unit_um)
+    crops = [
+        random_crop(rng, training[i], config.crop, config.scale, config.colour, in_um)
+        for i in chosen
+    ]
+    rgb = torch.from_numpy(np.stack([c[0] for c in crops]))
+    return rgb, torch.from_numpy(np.stack([c[1] for c in crops]))

@@ -1,0 +1,183 @@
+"""Training of a pruned network: fine-tuned after pruning, or pruned little by little."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..checkpoint.format import Checkpoint
+from ..checkpoint.unet import UNet, build
+from ..doors import BRANCHES, Branch, Progress, Pruning, ShouldStop, never, no_progress
+from ..errors import InputError
+from ..pruning.recipe import RESELECT
+from ..pruning.recovery import Calibration
+from ..pruning.strategy import Masks, Ranking, apply
+from .augment import Prepared, random_crop
+from .config import Config, Prune
+from .fit import Fit, arrays
+
+#: Crops for the recovery that a fine-tuning starts from, and their side.
+CROPS, SIDE = 32, 128
+
+
+def compression(prune: Prune, step: int) -> float:
+    """Return the compression ratio after ``step`` steps.
+
+    Notes
+    -----
+    Zhu & Gupta (2017), eq. 1, from a sparsity of 0 at step 0: the sparsity grows as
+    ``s (1 - (1 - t / ramp)^3)``, fast while much can go and slowly near the end.
+    """
+    if step >= prune.ramp:
+        return prune.cr
+    part = 1 - (1 - step / prune.ramp) ** 3
+    return 1 / (1 - (1 - 1 / prune.cr) * part)
+
+
+class FineTune(Fit):
+    """A training run that prunes, and learns from the dense network as well as from labels.
+
+    Parameters
+    ----------
+    config, folder, device
+        As for `Fit`; ``config.prune`` says how.
+    dense
+        The network that is pruned, and that teaches (knowledge distillation; Hinton et al. 2015).
+
+    Raises
+    ------
+    InputError
+        Where ``dense`` is pruned itself or has other widths.
+    """
+
+    def __init__(
+        self, config: Config, folder: Path, dense: Checkpoint, device: str = "cpu"
+    ) -> None:
+        super().__init__(config, folder, device)
+        if config.prune is None:
+            raise ValueError("the configuration has no [prune] table")
+        if dense.pruning is not None:
+            raise InputError(
+                f"{dense.name} is pruned already; give the dense checkpoint that it came from."
+            )
+        self.prune = config.prune
+        self.dense = dense
+        self.teachers = {
+            b: build(dense.weights[b]).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            for b in BRANCHES
+        }
+        self.start_from(dense)
+        self.masks: Masks = {b: {} for b in BRANCHES}
+
+    @property
+    def pruning(self) -> Pruning:
+        """What the network is pruned to in the end."""
+        return Pruning(self.prune.strategy, self.prune.cr, self.prune.cr)
+
+    def begin(
+        self,
+        training: list[Prepared],
+        progress: Progress = no_progress,
+        should_stop: ShouldStop = never,
+    ) -> None:
+        """Prune the weights that a new run starts with, and refit them where it is asked for.
+
+        Raises
+        ------
+        InputError
+            Where the compression ratio is out of reach.
+        Cancelled
+            Where ``should_stop`` said so.
+        """
+        self._masks_at(self.prune.ramp)  # out of reach is said before anything is trained
+        if self.prune.ramp:
+            return
+        masks = Ranking(self.dense).masks(self.pruning)
+        if self.prune.start == "one-shot":
+            begin = apply(self.dense, self.pruning, masks)
+        else:
+            begin = Calibration(
+                self.dense, crops_of(training, self.config.seed), "the training images", RESELECT,
+                progress=progress, should_stop=should_stop,
+            ).recover(self.pruning, masks, progress, should_stop)  # fmt: skip
+        self.start_from(begin)
+        self.masks = masks_of(begin, masks)
+
+    def resume(self) -> None:
+        """Take up the folder's state; the masks are where its weights are not zero."""
+        super().resume()
+        if self.step:
+            # Which layers are pruned does not depend on the weights.
+            self.masks = masks_of(self._now(), Ranking(self.dense).masks(self.pruning))
+
+    def loss(self, branch: Branch, rgb: Tensor, out: Tensor, targets: Tensor) -> Tensor:
+        """Return the labels' loss and the distance to the dense network, in their shares."""
+        share = self.prune.distil
+        loss = super().loss(branch, rgb, out, targets)
+        if not share:
+            return loss
+        with torch.no_grad():
+            said = self.teachers[branch](rgb)
+        if branch == "semantic":
+            taught = F.binary_cross_entropy_with_logits(out, torch.sigmoid(said))
+        else:
+            taught = F.mse_loss(out, said)
+        return (1 - share) * loss + share * taught
+
+    def after_step(self, branch: Branch) -> None:
+        """Prune further where the ramp wants it, and keep what is pruned at zero."""
+        done = self.step + 1
+        if done <= self.prune.ramp and (done % self.prune.every == 0 or done == self.prune.ramp):
+            self.masks[branch] = self._masks_at(done)[branch]
+        hold(self.nets[branch], self.masks[branch])
+
+    def finished(self) -> Checkpoint:
+        """Return the network as trained so far, pruned, with its state and its parent."""
+        found = replace(self.dense, name=self.config.name, weights=self.weights())
+        masks = self.masks if any(self.masks.values()) else self._masks_at(self.step)
+        found = apply(found, self.pruning, masks)
+        how = {"method": "fine-tuned", "steps": self.step, "start": self.prune.start}
+        if self.prune.ramp:
+            how = {**how, "method": "gradual", "ramp": self.prune.ramp}
+        state = {**(found.pruning or {}), "training": {**how, "distil": self.prune.distil}}
+        return replace(found, pruning=state, parent_sha256=self.dense.sha256)
+
+    def _masks_at(self, step: int) -> Masks:
+        """Return the masks of the present weights for the ratio after ``step`` steps."""
+        cr = compression(self.prune, step)
+        return Ranking(self._now()).masks(Pruning(self.prune.strategy, cr, cr))
+
+    def _now(self) -> Checkpoint:
+        return replace(self.dense, weights={b: arrays(net) for b, net in self.nets.items()})
+
+
+def masks_of(checkpoint: Checkpoint, pruned: Masks) -> Masks:
+    """Return where the layers of ``pruned`` have weights that are not zero."""
+    return {
+        b: {name: checkpoint.weights[b][f"{name}.weight"] != 0 for name in pruned[b]}
+        for b in BRANCHES
+    }
+
+
+def hold(net: UNet, masks: dict[str, np.ndarray]) -> None:
+    """Set to zero what the masks do not keep."""
+    weights = dict(net.named_parameters())
+    with torch.no_grad():
+        for name, mask in masks.items():
+            weight = weights[f"{name}.weight"]
+            weight.mul_(torch.from_numpy(mask).to(weight))
+            weight.add_(0.0)  # -0 becomes 0
+
+
+def crops_of(training: list[Prepared], seed: int) -> np.ndarray:
+    """Draw crops for the recovery: (n, side, side, 3) uint8, as they are, without jitter."""
+    rng = np.random.default_rng(seed)
+    share = np.array([image.weight for image in training], np.float64)
+    chosen = rng.choice(len(training), CROPS, p=share / share.sum())
+    crops = [random_crop(rng, training[i], SIDE, (1, 1), 0.0, False)[0] for i in chosen]
+    return np.stack(crops).transpose(0, 2, 3, 1).round().astype(np.uint8)

@@ -1,0 +1,259 @@
+"""Training of a pruned network: schedules, masks that hold, what teaches it, and its files."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from helpers import TINY, is_one_line, make_checkpoint, smooth
+from napari_nucprune.checkpoint.format import load
+from napari_nucprune.cli import main
+from napari_nucprune.doors import BRANCHES, Pruning
+from napari_nucprune.errors import InputError
+from napari_nucprune.pruning.strategy import Ranking, apply
+from napari_nucprune.training.augment import Prepared
+from napari_nucprune.training.config import Config, Data, Prune, load_config
+from napari_nucprune.training.fit import Fit
+from napari_nucprune.training.prune_finetune import FineTune, compression
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def training():
+    images = []
+    for seed in range(3):
+        rgb = smooth(seed, 140, 150)
+        red = rgb[..., 0].astype(np.float32)
+        targets = np.stack([(red > 127).astype(np.float32), red / 255], axis=2)
+        images.append(Prepared("x", "p", rgb, targets, 1.0))
+    return images
+
+
+def config_of(prune, **changes):
+    values = {"widths": TINY, "steps": 4, "batch": 2, "crop": 32, **changes}
+    return Config("tuned", (Data("pairs", "nowhere"),), prune=prune, **values)
+
+
+def kept(weights, branch="semantic"):
+    return sum(int(np.count_nonzero(a)) for n, a in weights[branch].items() if n.endswith("weight"))
+
+
+def begun(prune, training, folder, dense=None, **changes):
+    folder.mkdir(exist_ok=True)
+    fit = FineTune(config_of(prune, **changes), folder, dense or make_checkpoint(TINY, seed=5))
+    fit.begin(training)
+    return fit
+
+
+def test_the_schedule_is_zhu_and_guptas():
+    prune = Prune(cr=10, ramp=80)
+    sparsity = [1 - 1 / compression(prune, step) for step in range(101)]
+    # Their equation 1, written the other way round: s_t = s_f + (s_i - s_f) (1 - t / (n dt))^3.
+    wanted = [0.9 - 0.9 * (1 - min(t, 80) / 80) ** 3 for t in range(101)]
+    np.testing.assert_allclose(sparsity, wanted, atol=1e-12)
+    assert compression(Prune(cr=7, ramp=0), 0) == 7
+
+
+@pytest.mark.parametrize("start", ["one-shot", "recovered"])
+@pytest.mark.parametrize("strategy", ["layer-wise", "network-wide"])
+def test_masks_are_fixed_from_the_beginning(start, strategy, training, tmp_path):
+    dense = make_checkpoint(TINY, seed=5)
+    pruning = Pruning(strategy, 4, 4)
+    masks = Ranking(dense).masks(pruning)
+    plain = apply(dense, pruning, masks)
+    fit = begun(Prune(strategy, 4, start=start), training, tmp_path, dense)
+    before = fit.weights()
+    for branch in BRANCHES:
+        assert kept(before, branch) == kept(plain.weights, branch)
+        for name, mask in masks[branch].items():
+            if start == "one-shot":
+                np.testing.assert_array_equal(before[branch][f"{name}.weight"] != 0, mask)
+    for _ in range(3):
+        fit.train_step(training)
+    after = fit.weights()
+    for branch in BRANCHES:
+        for name, array in after[branch].items():
+            if name.removesuffix(".weight") in masks[branch]:
+                assert not array[before[branch][name] == 0].any()
+                assert (array[before[branch][name] != 0] != 0).any()
+            assert (array != before[branch][name]).any()
+
+
+def test_a_ramp_prunes_as_it_says(training, tmp_path):
+    prune = Prune("network-wide", 8, ramp=6, every=2)
+    fit = begun(prune, training, tmp_path, steps=9)
+    total = sum(layer.size for layer in fit.dense.layers("semantic"))
+    assert kept(fit.weights()) == total
+    found = []
+    for _ in range(9):
+        fit.train_step(training)
+        found.append(kept(fit.weights()))
+    wanted = [compression(prune, step) for step in (0, 2, 2, 4, 4, 6, 6, 6, 6)]
+    assert found == [total, *(round(total / cr) for cr in wanted[1:])]
+
+
+@pytest.mark.parametrize("prune", [Prune(cr=4), Prune(cr=4, ramp=3, every=2)], ids=str)
+def test_a_run_that_was_stopped_goes_on_bit_exactly(prune, training, tmp_path):
+    through = begun(prune, training, tmp_path / "through", ema=0.5)
+    for _ in range(4):
+        through.train_step(training)
+    for stop in (1, 2, 3):
+        folder = tmp_path / str(stop)
+        half = begun(prune, training, folder, ema=0.5)
+        for _ in range(stop):
+            half.train_step(training)
+        half.save()
+        resumed = FineTune(half.config, folder, half.dense)
+        resumed.resume()
+        for _ in range(4 - stop):
+            resumed.train_step(training)
+        one, two = through.finished(), resumed.finished()
+        assert one.sha256 == two.sha256
+        assert one.own_cr == two.own_cr
+
+
+def test_a_dense_pupil_of_the_dense_network_has_nothing_to_learn(training, tmp_path):
+    """At CR 1, taught alone, the distance branch's loss is zero and nothing moves."""
+    fit = begun(Prune(cr=1, start="one-shot", distil=1), training, tmp_path)
+    before = fit.weights()["distance"]
+    for _ in range(2):
+        fit.train_step(training)
+        assert fit.losses["distance"] == 0
+    for name, array in fit.weights()["distance"].items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+def test_without_distillation_only_the_labels_count(training, tmp_path):
+    dense = make_checkpoint(TINY, seed=5)
+    fit = begun(Prune(cr=1, start="one-shot", distil=0), training, tmp_path, dense)
+    plain = Fit(replace(fit.config, prune=None), tmp_path)
+    plain.start_from(dense)
+    for _ in range(2):
+        fit.train_step(training)
+        plain.train_step(training)
+        assert fit.losses == plain.losses
+
+
+def test_the_running_mean_of_the_weights(training, tmp_path):
+    """Each step, from the first: 0.9 of the mean so far and 0.1 of the new weights."""
+    fit = Fit(config_of(None, ema=0.9), tmp_path)
+    name = "out.conv.weight" if "out.conv.weight" in fit.nets["semantic"].state_dict() else None
+    name = name or next(iter(fit.nets["semantic"].state_dict()))
+    seen = []
+    for _ in range(3):
+        fit.train_step(training)
+        seen.append(fit.nets["semantic"].state_dict()[name].double().numpy().copy())
+    wanted = seen[0]
+    for new in seen[1:]:
+        wanted = 0.9 * wanted + 0.1 * new
+    np.testing.assert_allclose(fit.weights()["semantic"][name], wanted, rtol=1e-5, atol=1e-8)
+    assert (seen[0] != seen[-1]).any()
+
+
+def test_a_pruned_network_cannot_be_the_dense_one(tmp_path):
+    dense = make_checkpoint(TINY, seed=5)
+    pruning = Pruning("layer-wise", 4, 4)
+    pruned = apply(dense, pruning, Ranking(dense).masks(pruning))
+    with pytest.raises(InputError, match="pruned already") as caught:
+        FineTune(config_of(Prune()), tmp_path, pruned)
+    assert is_one_line(caught.value)
+
+
+# --- the command --------------------------------------------------------------------------------
+
+RECIPE = """
+widths = [2, 4]
+steps = 3
+batch = 2
+crop = 32
+save_every = 1
+[prune]
+strategy = "layer-wise"
+cr = 3
+[[data]]
+layout = "pairs"
+path = "set"
+validation = ["a"]
+mpp = 0.25
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    for kind in ("images", "labels"):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+    for i, name in enumerate("abc"):
+        labels = np.zeros((140, 150), np.uint8)
+        labels[10:20, 10:30] = i + 1
+        Image.fromarray(smooth(i, 140, 150)).save(tmp_path / "set" / "images" / f"{name}.png")
+        Image.fromarray(labels).save(tmp_path / "set" / "labels" / f"{name}.png")
+    path = tmp_path / "tuned.toml"
+    path.write_text(RECIPE, encoding="utf-8")
+    return path
+
+
+def test_the_command_writes_a_pruned_checkpoint(recipe, tmp_path, dense_file, capsys):
+    dense = load(dense_file)
+    out = tmp_path / "out"
+    assert main(["train", str(recipe), "-o", str(out), "--from", str(dense_file)]) == 0
+    tuned = load(out / "tuned.safetensors")
+    assert tuned.parent_sha256 == dense.sha256
+    assert tuned.merge == dense.merge
+    assert tuned.pruning["training"]["method"] == "fine-tuned"
+    plain = Ranking(dense).masks(Pruning("layer-wise", 3, 3))
+    for branch in BRANCHES:
+        for name, mask in plain[branch].items():
+            weight = tuned.weights[branch][f"{name}.weight"]
+            assert np.count_nonzero(weight) == mask.sum()
+    assert "fine-tuned" in (out / "tuned.md").read_text(encoding="utf-8")
+    capsys.readouterr()
+    assert main(["info", str(out / "tuned.safetensors")]) == 0
+    assert "layer-wise" in capsys.readouterr().out
+    # The same command again has nothing left to do, and gives the same network.
+    assert main(["train", str(recipe), "-o", str(out), "--from", str(dense_file)]) == 0
+    assert load(out / "tuned.safetensors").sha256 == tuned.sha256
+
+
+@pytest.fixture
+def dense_file(tmp_path):
+    from napari_nucprune.checkpoint.format import save
+
+    path = tmp_path / "dense.safetensors"
+    save(make_checkpoint((2, 4), seed=3), path)
+    return path
+
+
+def test_the_command_wants_a_dense_network(recipe, tmp_path, capsys):
+    assert main(["train", str(recipe), "-o", str(tmp_path / "out")]) == 2
+    assert "--from" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("line", "word"),
+    [
+        ('strategy = "best"', "strategy"),
+        ("cr = 0.5", "cr"),
+        ('start = "warm"', "start"),
+        ("ramp = -1", "ramp"),
+        ("every = 0", "every"),
+        ("distil = 2", "distil"),
+        ("sparsity = 0.9", "sparsity"),
+    ],
+)
+def test_a_wrong_prune_table(line, word, recipe):
+    text = RECIPE.replace('strategy = "layer-wise"\n', "").replace("cr = 3", line)
+    recipe.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=word) as caught:
+        load_config(recipe)
+    assert is_one_line(caught.value)

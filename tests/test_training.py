@@ -16,7 +16,7 @@ from napari_nucprune.training.augment import Prepared, random_crop
 from napari_nucprune.training.config import Config, Data, load_config
 from napari_nucprune.training.fit import Fit, learning_rate, semantic_loss
 from napari_nucprune.training.mixture import batch_of, prepare
-from napari_nucprune.training.targets import distance_target
+from napari_nucprune.training.targets import crowding, distance_target
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -75,6 +75,33 @@ def test_touching_nuclei_have_their_own_peaks():
 def test_distance_of_nothing():
     for unit in (None, 4.0):
         assert not distance_target(np.zeros((5, 6), np.int32), 0.25, unit).any()
+
+
+def brute_crowding(labels, mpp):
+    """U-Net's formula pixel by pixel, from all pixels of all nuclei."""
+    places = {i: np.argwhere(labels == i) for i in np.unique(labels) if i}
+    out = np.zeros(labels.shape)
+    for y, x in np.ndindex(*labels.shape):
+        near = sorted(np.sqrt(((p - (y, x)) ** 2).sum(1).min()) for p in places.values())
+        if len(near) > 1:
+            out[y, x] = np.exp(-(((near[0] + near[1]) * mpp) ** 2) / 2)
+    return out
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5])
+def test_crowding_against_brute_force(mpp):
+    labels = np.zeros((34, 40), np.int32)
+    labels[2:12, 3:14] = 3
+    labels[2:12, 14:20] = 1  # touches 3
+    labels[16:26, 8:20] = 7
+    labels[16:30, 23:30] = 2
+    found = crowding(labels, mpp)
+    assert found.dtype == np.float32
+    # Beyond three sigma, exp(-4.5), nothing is looked for.
+    np.testing.assert_allclose(found, brute_crowding(labels, mpp), atol=0.012)
+    assert found[5, 13] == found[5, 14] == pytest.approx(np.exp(-(mpp**2) / 2))
+    assert not crowding(np.where(labels == 3, 3, 0), mpp).any()
+    assert not crowding(np.zeros_like(labels), mpp).any()
 
 
 # --- crops --------------------------------------------------------------------------------------
@@ -233,6 +260,28 @@ def test_semantic_loss_by_hand():
     perfect = semantic_loss(100 * (2 * inside - 1), inside)
     assert 0 <= float(perfect) < 1e-6
     assert float(semantic_loss(-100 * (2 * inside - 1), inside)) > 10
+
+
+def test_errors_between_nuclei_count_more(training, tmp_path):
+    """Weighted means by hand, of what the network says and of the targets."""
+    crowd = np.linspace(0, 1, 90 * 120, dtype=np.float32).reshape(90, 120, 1)
+    crowded = [replace(i, targets=np.concatenate([i.targets, crowd], axis=2)) for i in training]
+    fit = started(config_of(border=4.0), tmp_path)
+    rgb, targets = batch_of(fit.config, crowded, 0)
+    assert targets.shape == (fit.config.batch, 3, fit.config.crop, fit.config.crop)
+    out = torch.randn(targets[:, :1].shape, generator=torch.Generator().manual_seed(0))
+    counts = 1 + 4 * targets[:, 2].double()
+    off = (out[:, 0].double() - targets[:, 1].double()).square()
+    wanted = float((counts * off).sum() / counts.sum())
+    assert float(fit.loss("distance", rgb, out, targets)) == pytest.approx(wanted, rel=1e-5)
+    plain = started(config_of(), tmp_path / "plain")
+    bce = torch.nn.functional.binary_cross_entropy_with_logits
+    single = bce(out[:, 0], targets[:, 0], reduction="none").double()
+    shift = 0.5 * float((counts * single).sum() / counts.sum() - single.mean())
+    weighed = fit.loss("semantic", rgb, out, targets)
+    assert float(weighed - plain.loss("semantic", rgb, out, targets)) == pytest.approx(
+        shift, abs=1e-5
+    )
 
 
 def test_learning_rate_warms_up_and_falls_to_zero():

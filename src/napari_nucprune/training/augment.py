@@ -20,7 +20,8 @@ class Prepared:
     rgb
         (H, W, 3) uint8.
     targets
-        (H, W, 2) float32: inside a nucleus (0/1) and the distance target.
+        (H, W, 2) float32: inside a nucleus (0/1) and the distance target; (H, W, 3) with
+        `targets.crowding` where that counts.
     weight
         How often it is drawn, relative to the others.
     """
@@ -63,7 +64,7 @@ def random_crop(
     rgb
         (3, size, size) float32 in 0..255.
     targets
-        (2, size, size) float32.
+        (2, size, size) float32, or (3, size, size).
     """
     height, width = image.rgb.shape[:2]
     zoom = float(np.exp(rng.uniform(np.log(scale[0]), np.log(scale[1]))))
@@ -81,7 +82,8 @@ def random_crop(
     inside = (targets[..., 0] >= 0.5).astype(np.float32)
     distance = targets[..., 1] * (zoom if scale_distance else 1.0)
     turns, flip = int(rng.integers(4)), bool(rng.integers(2))
-    stack = np.concatenate([_jitter(rng, rgb, colour), inside[..., None], distance[..., None]], 2)
+    maps = [inside[..., None], distance[..., None], targets[..., 2:]]
+    stack = np.concatenate([_jitter(rng, rgb, colour), *maps], 2)
     stack = np.rot90(stack, turns)
     if flip:
         stack = stack[:, ::-1]

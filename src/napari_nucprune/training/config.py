@@ -89,6 +89,9 @@ class Config:
         Those to train; another one stays as in the checkpoint started from.
     data
         The mixture.
+    border
+        How many times more than elsewhere an error between two nuclei that touch counts, less one
+        (`targets.crowding`); U-Net's was 10.
     ema
         Part of the weights' running mean that stays from one step to the next, 0 for none; the
         mean is what the training gives.
@@ -112,6 +115,7 @@ class Config:
     colour: float = 1.0
     save_every: int = 50
     branches: tuple[Branch, ...] = BRANCHES
+    border: float = 0.0
     ema: float = 0.0
     prune: Prune | None = None
 
@@ -202,6 +206,7 @@ def _check(config: Config, path: Path) -> None:
         (_number(config.colour, 0), "colour", "a number of at least 0"),
         (_whole(config.save_every, 1), "save_every", "a whole number of at least 1"),
         (_some_branches(config.branches), "branches", f"one or both of {list(BRANCHES)}"),
+        (_number(config.border, 0), "border", "a number of at least 0"),
         (_number(config.ema, 0, 0.999999), "ema", "a number from 0 to below 1"),
         (config.prune is None or isinstance(config.prune, Prune), "prune", "a table [prune]"),
     ):

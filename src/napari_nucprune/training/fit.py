@@ -28,12 +28,15 @@ from .config import Config
 from .mixture import batch_of
 
 
-def semantic_loss(logits: Tensor, inside: Tensor) -> Tensor:
-    """0.5 BCE + 1 - soft Dice over the batch (the published loss up to a constant)."""
+def semantic_loss(logits: Tensor, inside: Tensor, counts: Tensor | None = None) -> Tensor:
+    """0.5 BCE + 1 - soft Dice over the batch (the published loss up to a constant).
+
+    ``counts`` weighs the pixels of the former, with a mean of 1.
+    """
     probability = torch.sigmoid(logits)
     overlap = (probability * inside).sum()
     dice = (2 * overlap + 1) / (probability.sum() + inside.sum() + 1)
-    return 0.5 * F.binary_cross_entropy_with_logits(logits, inside) + 1 - dice
+    return 0.5 * F.binary_cross_entropy_with_logits(logits, inside, counts) + 1 - dice
 
 
 def learning_rate(config: Config, step: int) -> float:
@@ -164,10 +167,15 @@ class Fit:
         self.step += 1
 
     def loss(self, branch: Branch, rgb: Tensor, out: Tensor, targets: Tensor) -> Tensor:
-        """Return what a branch's step lowers: ``out`` (N, 1, H, W), ``targets`` (N, 2, H, W)."""
+        """Return what a branch's step lowers: ``out`` (N, 1, H, W), ``targets`` (N, 2-3, H, W)."""
+        counts = None
+        if self.config.border:
+            counts = 1 + self.config.border * targets[:, 2]
+            counts = counts / counts.mean()
         if branch == "semantic":
-            return semantic_loss(out[:, 0], targets[:, 0])
-        return F.mse_loss(out[:, 0], targets[:, 1])
+            return semantic_loss(out[:, 0], targets[:, 0], counts)
+        off = (out[:, 0] - targets[:, 1]).square()
+        return off.mean() if counts is None else (off * counts).mean()
 
     def after_step(self, branch: Branch) -> None:
         """Do what else a step does to a branch's weights."""

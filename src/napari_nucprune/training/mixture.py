@@ -11,7 +11,7 @@ from ..datasets.registry import open_folder
 from ..errors import InputError
 from .augment import Prepared, random_crop
 from .config import Config
-from .targets import distance_target
+from .targets import crowding, distance_target
 
 
 def prepare(config: Config) -> tuple[list[Prepared], dict[str, list[Annotated]]]:
@@ -66,7 +66,10 @@ def _prepared(item: Annotated, weight: float, config: Config) -> Prepared:
         rgb = cv2.resize(rgb, size, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     distance = distance_target(labels, config.mpp, config.distance_unit_um or None)
-    targets = np.stack([(labels > 0).astype(np.float32), distance], axis=2)
+    maps = [(labels > 0).astype(np.float32), distance]
+    if config.border:
+        maps.append(crowding(labels, config.mpp))
+    targets = np.stack(maps, axis=2)
     return Prepared(item.name, item.patient, np.ascontiguousarray(rgb), targets, weight)
 
 

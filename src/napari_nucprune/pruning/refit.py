@@ -63,10 +63,10 @@ def moments(features: Tensor, responses: Tensor) -> Moments:
     mean = features.mean(0)
     # Centred before the product: afterwards float32 would lose the small variances.
     features -= mean
-    deviation = torch.linalg.vector_norm(features, dim=0).div_(len(features) ** 0.5)
+    variance = features.square().mean(0)
     # What centring leaves of a constant is rounding, not variance.
-    rounding = 4 * torch.finfo(mean.dtype).eps * mean.abs()
-    live = torch.nonzero(deviation > rounding)[:, 0]
+    rounding = (4 * torch.finfo(mean.dtype).eps * mean).square()
+    live = torch.nonzero(variance > rounding)[:, 0]
     centred = features if len(live) == len(mean) else features[:, live]
     gram = _gram(centred).div_(len(centred))
     cross = _cross(centred, responses)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..checkpoint.architecture import HEAD
 from ..checkpoint.unet import UNet
@@ -88,17 +87,16 @@ def features(x: Tensor, module: Conv, where: Tensor) -> Tensor:
     side = 1 if isinstance(module, nn.ConvTranspose2d) else module.kernel_size[0]
     if side == 1:
         return plane.reshape(-1, x.shape[1])[where]
-    pad = side // 2
-    padded = F.pad(plane, (0, 0, pad, pad, pad, pad)).reshape(-1, x.shape[1])
+    flat = plane.reshape(-1, x.shape[1])
     image, rest = where // (height * width), where % (height * width)
     row, column = rest // width, rest % width
-    wide = width + 2 * pad
-    taps = [
-        padded[(image * (height + 2 * pad) + row + dy) * wide + column + dx]
-        for dy in range(side)
-        for dx in range(side)
-    ]
-    return torch.stack(taps, 2).flatten(1)
+    out = x.new_empty(len(where), x.shape[1], side * side)
+    for tap in range(side * side):
+        y, z = row + tap // side - side // 2, column + tap % side - side // 2
+        inside = (y >= 0) & (y < height) & (z >= 0) & (z < width)
+        at = (image * height + y.clamp(0, height - 1)) * width + z.clamp(0, width - 1)
+        out[:, :, tap] = flat[at] * inside[:, None].to(x.dtype)
+    return out.flatten(1)
 
 
 def flat(y: Tensor, module: Conv) -> Tensor:

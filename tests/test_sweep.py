@@ -21,6 +21,7 @@ from napari_nucprune.compare.sweep import (
     mean_points,
     sweep,
 )
+from napari_nucprune.datasets import sweep as folders
 from napari_nucprune.doors import BRANCHES, Field, Maps, Pruning, Scores
 from napari_nucprune.errors import Cancelled, InputError
 from napari_nucprune.nuclei.watershed import merge
@@ -372,6 +373,67 @@ def test_the_command_recovers_and_bisects(pairs, tmp_path, capsys):
     assert main([*without, "--bisect"]) == 0
     said = capsys.readouterr().err
     assert said.count("pixel size is not set in 2 images (a first)") == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_sweep_that_was_cut_off_goes_on(pairs, tmp_path, capsys, monkeypatch):
+    command = ["sweep", str(pairs), "--layout", "pairs", "--mpp", "0.25", "--cr", "1,3"]
+    assert main([*command, "-o", str(tmp_path / "through")]) == 0
+    images = []
+    plain = folders.sweep
+
+    def cut_off(runtime, checkpoint, field, *args, **options):
+        images.append(field.rgb.tobytes())
+        if len(images) == 2:
+            raise KeyboardInterrupt
+        return plain(runtime, checkpoint, field, *args, **options)
+
+    monkeypatch.setattr(folders, "sweep", cut_off)
+    out = tmp_path / "new" / "out"
+    capsys.readouterr()
+    assert main([*command, "-o", str(out)]) == 130
+    assert [path.name for path in out.parent.iterdir()] == [".out.part.json"]
+    assert main([*command, "-o", str(out)]) == 0
+    assert "1 images were finished before" in capsys.readouterr().err
+    assert len(images) == 3
+    assert images[1] == images[2] != images[0]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+    for name in ("sweep.csv", "images.csv"):
+        assert (out / name).read_bytes() == (tmp_path / "through" / name).read_bytes()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"about": 1, "points": {"a": [{}]}}', None])
+def test_points_of_another_sweep_are_not_taken(text, tmp_path):
+    path = tmp_path / "part.json"
+    point = SweepPoint("layer-wise", 2.0, "both", {"pq": 0.5}, {"pq": None})
+    first = folders.Kept(path, {"cr": (1, 2)})
+    first.add("a", [point])
+    assert folders.Kept(path, {"cr": (1, 2)}).points == {"a": [point]}
+    assert folders.Kept(path, {"cr": (1, 4)}).points == {}
+    if text is not None:
+        path.write_text(text, encoding="utf-8")
+        assert folders.Kept(path, {"cr": (1, 2)}).points == {}
+        assert folders.Kept(path, 1).points == {}
+    first.forget()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_image_recovered_on_its_own_tissue(pairs, tmp_path, capsys):
+    """The same as on each image by its name; an image of glass is said, and left out."""
+    command = ["sweep", str(pairs), "--layout", "pairs", "--mpp", "0.25", "--cr", "3"]
+    command += ["--strategy", "layer-wise", "--together"]
+    assert main([*command, "-o", str(tmp_path / "each"), "--recover", "each"]) == 0
+    each = json.loads((tmp_path / "each" / "sweep.json").read_text())
+    for name in "ab":
+        own = str(pairs / "images" / f"{name}.png")
+        assert main([*command, "-o", str(tmp_path / name), "--recover", own]) == 0
+        one = json.loads((tmp_path / name / "sweep.json").read_text())
+        assert one["images"][name] == each["images"][name]
+    Image.fromarray(np.full((64, 64, 3), 245, np.uint8)).save(pairs / "images" / "a.png")
+    capsys.readouterr()
+    assert main([*command, "-o", str(tmp_path / "glass"), "--recover", "each"]) == 0
+    assert "layer-wise CR 3 is left out" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("quick")

@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "--strategy", metavar="S,...", help=f"of {STRATEGIES}; default layer-wise,network-wide"
     )
     group.add_argument("--cr", metavar="X,...", help="default 1,2,4,5,8,10,16,20,32,64")
-    _keep_and_recover(group)
+    _keep_and_recover(group, "|each")
     sweep.add_argument("--loss", type=float, default=0.02, metavar="X", help="default 0.02, 2 %%")
     sweep.add_argument(
         "--bisect",
@@ -169,7 +169,7 @@ def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
     _keep_and_recover(group)
 
 
-def _keep_and_recover(group: argparse._ArgumentGroup) -> None:
+def _keep_and_recover(group: argparse._ArgumentGroup, more: str = "") -> None:
     group.add_argument(
         "--keep",
         metavar="NAME,...",
@@ -178,8 +178,9 @@ def _keep_and_recover(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--recover",
         default="none",
-        metavar="none|bundled|IMAGE|FOLDER",
-        help="refit the kept weights without labels, on bundled tissue or on your own",
+        metavar=f"none|bundled|IMAGE|FOLDER{more}",
+        help="refit the kept weights without labels, on bundled tissue or on your own"
+        + (", or on every image's own" if more else ""),
     )
     group.add_argument(
         "--reselect",

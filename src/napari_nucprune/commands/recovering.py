@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..checkpoint.format import Checkpoint
+    from ..datasets.base import Annotated
     from ..pruning.recovery import Calibration
     from ..pruning.strategy import Masks
+
+#: ``--recover`` where every image is recovered for itself.
+EACH = "each"
 
 
 def recovered(
@@ -51,6 +55,21 @@ def calibration(options: argparse.Namespace, checkpoint: Checkpoint) -> Calibrat
     crops, name = _crops(options, checkpoint.mpp)
     recipe = RESELECT if options.reselect else Recipe()
     return Calibration(checkpoint, crops, name, recipe, progress=show_progress)
+
+
+def calibration_of(
+    item: Annotated, options: argparse.Namespace, checkpoint: Checkpoint
+) -> Calibration:
+    """Return the responses on an annotated image's own tissue."""
+    from ..pruning.recipe import RESELECT, Recipe
+    from ..pruning.recovery import Calibration
+    from ..slides.crops import tissue_crops
+    from ..slides.source import Source
+
+    mpp = options.mpp or item.mpp or checkpoint.mpp
+    crops = tissue_crops(Source([item.rgb], (mpp, mpp), item.name), checkpoint.mpp)
+    recipe = RESELECT if options.reselect else Recipe()
+    return Calibration(checkpoint, crops, item.name, recipe, progress=show_progress)
 
 
 def described(recovery: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,9 @@ from .common import about_runtime, open_annotated, open_asked, open_runtime, say
 if TYPE_CHECKING:
     from ..checkpoint.format import Checkpoint
     from ..compare.sweep import SweepPoint
+    from ..datasets.base import Annotated
+    from ..datasets.sweep import Kept, Network
+    from ..pruning.recovery import Calibration
     from ..pruning.strategy import Masks
 
 DEFAULT = "layer-wise,network-wide"
@@ -22,7 +26,7 @@ DEFAULT = "layer-wise,network-wide"
 def sweep(options: argparse.Namespace) -> None:
     """``nucprune sweep``."""
     from ..compare.sweep import CLAIMS, mean_points, write_csv
-    from ..datasets.sweep import sweep_folder
+    from ..datasets.sweep import Kept, sweep_folder
     from ..pruning.strategies import strategy_named
     from ..slides.outputs import staged, write_json
 
@@ -37,6 +41,21 @@ def sweep(options: argparse.Namespace) -> None:
     checkpoint = open_asked(options)
     runtime = open_runtime(options)
     network = _recovering(options, checkpoint)
+    about = {
+        "folder": str(options.folder),
+        "layout": options.layout,
+        "options": options.options,
+        "strategies": strategies,
+        "keep": keep,
+        "recover": options.recover,
+    }
+    output = Path(options.output)
+    asked = [stops, options.together, options.mpp, options.reselect, options.runtime]
+    # Beside the folder: that is not there before all is done.
+    part = output.parent / f".{output.name}.part.json"
+    kept = Kept(part, {**about, "checkpoint": checkpoint.sha256, "asked": asked})
+    if kept.points:
+        say(f"going on: {len(kept.points)} images were finished before")
     said: list[str] = []
 
     def notice(text: str) -> None:
@@ -44,7 +63,9 @@ def sweep(options: argparse.Namespace) -> None:
             said.append(text)
             say(text)
 
-    def run(chosen: list[str], ratios: list[float], alone: bool) -> dict[str, list[SweepPoint]]:
+    def run(
+        chosen: list[str], ratios: list[float], alone: bool, kept: Kept | None = None
+    ) -> dict[str, list[SweepPoint]]:
         return sweep_folder(
             folder,
             checkpoint,
@@ -55,11 +76,12 @@ def sweep(options: argparse.Namespace) -> None:
             alone=alone,
             mpp=options.mpp,
             network=network,
+            kept=kept,
             notice=notice,
             progress=show_progress,
         )
 
-    images = run(strategies, stops, not options.together)
+    images = run(strategies, stops, not options.together, kept)
     points = mean_points(list(images.values()))
 
     def between(strategy: str, cr: float) -> SweepPoint:
@@ -70,13 +92,8 @@ def sweep(options: argparse.Namespace) -> None:
     result = {
         "run": {
             **about_runtime(checkpoint, runtime),
-            "folder": str(options.folder),
-            "layout": options.layout,
-            "options": options.options,
+            **about,
             "images": list(images),
-            "strategies": strategies,
-            "keep": keep,
-            "recover": options.recover,
             "loss": options.loss,
             "bisected": options.bisect,
             "notices": said,
@@ -97,6 +114,7 @@ def sweep(options: argparse.Namespace) -> None:
         write_csv(scratch / "images.csv", rows)
         write_json(scratch / "sweep.json", result)
         _figures(scratch, points, options.loss, ticks)
+    kept.forget()
     print(f"{len(images)} images of {options.layout}; results in {options.output}")
     print(f"largest CR that loses at most {options.loss:.3g}, and all smaller ones too:")
     print(" " * 14 + "".join(f"{claim:>12}" for claim in CLAIMS))
@@ -128,16 +146,39 @@ def _ratios(text: str | None) -> list[float]:
 
 def _recovering(
     options: argparse.Namespace, checkpoint: Checkpoint
-) -> Callable[[Pruning, Masks], Checkpoint] | None:
-    """Return what recovers a pruning once and keeps its weights packed; None without."""
+) -> Callable[[Annotated], Network] | None:
+    """Return what gives an image's way to recover a pruning; None without recovery."""
+    from .recovering import EACH, calibration, calibration_of
+
     if options.recover == "none":
         return None
-    from dataclasses import replace
+    if options.recover == EACH:
 
+        def own(item: Annotated) -> Network:
+            try:
+                return _packed(calibration_of(item, options, checkpoint), checkpoint)
+            except InputError as error:
+                return _refusing(error)
+
+        return own
+    # One for all images: each pruning is recovered once.
+    shared = _packed(calibration(options, checkpoint), checkpoint)
+    return lambda item: shared
+
+
+def _refusing(error: InputError) -> Network:
+    """Return what says of every pruning that it cannot be recovered."""
+
+    def network(pruning: Pruning, masks: Masks) -> Checkpoint:
+        raise error
+
+    return network
+
+
+def _packed(fitted: Calibration, checkpoint: Checkpoint) -> Network:
+    """Return what recovers a pruning once and keeps its weights packed."""
     from ..recovered import Packed, pack, unpack
-    from .recovering import calibration
 
-    fitted = calibration(options, checkpoint)
     kept: dict[Pruning, dict[Any, Packed] | InputError] = {}
 
     def network(pruning: Pruning, masks: Masks) -> Checkpoint:

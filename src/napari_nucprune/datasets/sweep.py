@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from ..checkpoint.format import Checkpoint
 from ..compare.sweep import SweepPoint, sweep
 from ..doors import Maps, Progress, Pruning, Scores, ShouldStop, never, no_progress
+from ..files import replacing
 from ..pruning.strategy import Masks, Ranking
 from ..runtime.base import Runtime
-from .base import Folder
+from .base import Annotated, Folder
 from .evaluate import assumption, count_image, distance_of, field_of
+
+Network = Callable[[Pruning, Masks], Checkpoint]
+
+
+class Kept:
+    """Points of images that are done, in a file, so that a sweep that was cut off goes on.
+
+    Parameters
+    ----------
+    path
+        The file; one of another sweep, or a damaged one, is begun anew.
+    about
+        All that decides the points, plain values.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+        self.path = path
+        self.about = json.loads(json.dumps(about))
+        self.points: dict[str, list[SweepPoint]] = {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["about"] == self.about:
+                rows = found["points"].items()
+                self.points = {name: [SweepPoint(**p) for p in own] for name, own in rows}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            pass
+
+    def add(self, name: str, points: list[SweepPoint]) -> None:
+        """Keep an image's points; raises EnvironmentStopped where the file cannot be written."""
+        self.points[name] = points
+        rows = {n: [asdict(p) for p in own] for n, own in self.points.items()}
+        text = json.dumps({"about": self.about, "points": rows})
+        with replacing(self.path) as temporary:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            temporary.write_text(text, encoding="utf-8")
+
+    def forget(self) -> None:
+        """Remove the file."""
+        self.path.unlink(missing_ok=True)
 
 
 def sweep_folder(
@@ -23,7 +67,8 @@ def sweep_folder(
     keep: tuple[str, ...] | None = None,
     alone: bool = True,
     mpp: float | None = None,
-    network: Callable[[Pruning, Masks], Checkpoint] | None = None,
+    network: Callable[[Annotated], Network | None] | None = None,
+    kept: Kept | None = None,
     notice: Callable[[str], None] | None = None,
     progress: Progress = no_progress,
     should_stop: ShouldStop = never,
@@ -34,8 +79,12 @@ def sweep_folder(
     ----------
     folder
         Annotated images; scores are at their own size.
-    checkpoint, runtime, strategies, stops, keep, alone, network
+    checkpoint, runtime, strategies, stops, keep, alone
         As for `compare.sweep.sweep`.
+    network
+        Returns, for an image, what `compare.sweep.sweep` takes under this name.
+    kept
+        Images that it has are not run again; the others are added as soon as they are done.
     notice
         Told once what is left out of all images, and which of them have no pixel size.
     mpp
@@ -53,14 +102,18 @@ def sweep_folder(
     """
     ranking = Ranking(checkpoint, keep)
     found: dict[str, list[SweepPoint]] = {}
+    fresh = 0
     assumed: list[str] = []
     for item in folder:
-        taken = field_of(item, checkpoint, mpp)
-        transform = taken.transform
-        distance = distance_of(item, transform, checkpoint)
         name = item.name
         if mpp is None and item.mpp is None:
             assumed.append(name)
+        if kept is not None and name in kept.points:
+            found[name] = kept.points[name]
+            continue
+        taken = field_of(item, checkpoint, mpp)
+        transform = taken.transform
+        distance = distance_of(item, transform, checkpoint)
 
         def scored(maps: Maps) -> Scores:
             return count_image(item, maps, transform, checkpoint.merge, distance).scores()  # noqa: B023
@@ -79,13 +132,16 @@ def sweep_folder(
                 keep=keep,
                 alone=alone,
                 ranking=ranking,
-                network=network,
+                network=network(item) if network else None,
                 # The same for every image: said once.
-                notice=None if found else notice,
+                notice=None if fresh else notice,
                 progress=told,
                 should_stop=should_stop,
             )
         )
+        fresh += 1
+        if kept is not None:
+            kept.add(name, found[name])
     if assumed and notice is not None:
         notice(assumption(assumed, checkpoint.mpp))
     return found

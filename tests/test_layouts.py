@@ -319,6 +319,7 @@ def dsb(root, names=("a", "b")):
 def test_dsb2018_by_hand(tmp_path, caplog):
     dsb(tmp_path)
     a, _ = open_folder(tmp_path, "dsb2018")
+    assert [item.mpp for item in open_folder(tmp_path, "dsb2018", mpp=0.5)] == [0.5, 0.5]
     assert a.labels[0, 0] == 1
     assert a.labels[16, 4] == 3
     assert np.count_nonzero(a.labels) == 3 * 30

@@ -18,12 +18,19 @@ LICENCE = "CC0"
 log = logging.getLogger(__name__)
 
 
-def read(folder: Path) -> Folder:
+def read(folder: Path, mpp: float | None = MPP) -> Folder:
     """Find the images of the bowl, or of one of its stages.
 
     ``ID/images/ID.png`` lies in the folder or in its stages (``stage1_train/ID``), the nuclei in
     ``ID/masks/*.png``; images without these take instance maps ``labels/ID.png`` or
     ``labels/STAGE/ID.png``. Nothing is published of patients: each image is one of its own.
+
+    Parameters
+    ----------
+    folder
+        Of the bowl, or of a stage.
+    mpp
+        um a pixel to take for all images; nothing is published.
 
     Raises
     ------
@@ -47,7 +54,7 @@ def read(folder: Path) -> Folder:
             else:
                 missing.append(f"{stage.name}/{own.name}/images/{path.name}")
                 continue
-            entries.append(entry(name, name, path, labels, MPP, LICENCE))
+            entries.append(entry(name, name, path, labels, mpp, LICENCE))
     report_missing("dsb2018", folder, missing)
     if not entries:
         raise InputError(

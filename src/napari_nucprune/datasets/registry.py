@@ -17,7 +17,7 @@ LAYOUTS: dict[str, tuple[Callable[..., Folder], dict[str, type]]] = {
     "nuinsseg": (nuinsseg.read, {"offset": float}),
     "cryonuseg": (cryonuseg.read, {"annotator": str, "offset": float}),
     "consep": (consep.read, {}),
-    "dsb2018": (dsb2018.read, {}),
+    "dsb2018": (dsb2018.read, {"mpp": float}),
     "pairs": (pairs.read, {"images": str, "labels": str, "mpp": float, "licence": str}),
 }
 

@@ -1,10 +1,35 @@
 #include "network.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "pool.hpp"
 
 namespace nucprune {
+namespace {
+
+// Call fn(index) for each byte of [0, n) that is not 0, eight at a time: most are.
+template <class F>
+inline void each_kept(const uint8_t *mask, int32_t n, F &&fn) {
+    int32_t at = 0;
+    for (; at + 8 <= n; at += 8) {
+        uint64_t word;
+        std::memcpy(&word, mask + at, 8);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+        word = __builtin_bswap64(word);
+#endif
+        // Bit 0 of each byte says whether it is not 0; of the kept ones the first is the lowest.
+        word |= word >> 4;
+        word |= word >> 2;
+        word |= word >> 1;
+        for (word &= 0x0101010101010101u; word; word &= word - 1)
+            fn(at + __builtin_ctzll(word) / 8);
+    }
+    for (; at < n; ++at)
+        if (mask[at]) fn(at);
+}
+
+}  // namespace
 
 Network::Network(const int32_t *widths, int32_t depth, const int32_t *kernels) : depth_(depth) {
     auto add = [&](Kind kind, int32_t inputs, int32_t outputs, int32_t source, int32_t level) {
@@ -58,28 +83,51 @@ void Network::take(int32_t index, int32_t begin, int32_t end, const float *weigh
                    const uint8_t *mask) {
     Layer &layer = layers_[index];
     Weight *all = weights_.get() + start_[index];
-    const int64_t row = int64_t{1} * layer.inputs * layer.taps;
-    for (int32_t out = begin; out < end; ++out) {
+    const int32_t row = layer.inputs * layer.taps;
+    auto finish = [&](int32_t out, const Weight *to) {
         Output &result = layer.result[out];
-        result.begin = out * row;
-        Weight *to = all + result.begin;
-        if (layer.kind == Kind::up) {
-            const int64_t column = int64_t{1} * layer.outputs * layer.phases;
-            for (int32_t in = 0; in < layer.inputs; ++in) {
-                const int64_t at = in * column + out;
-                *to = {weights[at], in};
-                to += (!mask || mask[at]) & (weights[at] != 0);
-            }
-        } else {
-            const float *from = weights + result.begin;
-            const uint8_t *keep = mask ? mask + result.begin : nullptr;
-            for (int32_t at = 0; at < row; ++at) {
-                *to = {from[at], at};  // overwritten by the next where it does not count
-                to += (!keep || keep[at]) & (from[at] != 0);
-            }
-        }
+        result.begin = int64_t{1} * out * row;
         result.count = static_cast<int32_t>(to - (all + result.begin));
         result.bias = layer.bias[out / layer.phases];
+    };
+    // Where a weight does not count, the next overwrites it.
+    if (layer.kind != Kind::up) {
+        for (int32_t out = begin; out < end; ++out) {
+            const int64_t at = int64_t{1} * out * row;
+            const float *from = weights + at;
+            Weight *to = all + at;
+            auto add = [&](int32_t i) {
+                *to = {from[i], i};
+                to += from[i] != 0;
+            };
+            if (mask)
+                each_kept(mask + at, row, add);
+            else
+                for (int32_t i = 0; i < row; ++i) add(i);
+            finish(out, to);
+        }
+        return;
+    }
+    // A transposed one's weights lie the other way round: some outputs at once, else every weight
+    // would touch a line of its own.
+    constexpr int32_t kAtOnce = 16;
+    const int64_t column = int64_t{1} * layer.outputs * layer.phases;
+    for (int32_t first = begin; first < end; first += kAtOnce) {
+        const int32_t n = std::min(kAtOnce, end - first);
+        Weight *to[kAtOnce];
+        for (int32_t i = 0; i < n; ++i) to[i] = all + int64_t{1} * (first + i) * row;
+        for (int32_t in = 0; in < layer.inputs; ++in) {
+            const float *from = weights + in * column + first;
+            auto add = [&](int32_t i) {
+                *to[i] = {from[i], in};
+                to[i] += from[i] != 0;
+            };
+            if (mask)
+                each_kept(mask + in * column + first, n, add);
+            else
+                for (int32_t i = 0; i < n; ++i) add(i);
+        }
+        for (int32_t i = 0; i < n; ++i) finish(first + i, to[i]);
     }
 }
 

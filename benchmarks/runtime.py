@@ -34,7 +34,7 @@ def layer_table(asked: Matrix) -> None:
         masks = ranking.masks(Pruning(strategy, cr, cr))
         runtime = SparseRuntime(1)
         runtime.load(ranking.checkpoint, masks)
-        net = runtime._nets["semantic"]
+        net = runtime.net("semantic")
         best = np.full(len(net.layers), np.iinfo(np.int64).max)
         for _ in range(asked.runs + 1):
             spent = np.zeros(len(net.layers), np.int64)

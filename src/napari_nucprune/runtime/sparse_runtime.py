@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from ..checkpoint.architecture import HEAD, layers, widths_of
 from ..checkpoint.format import Checkpoint, Weights
 from ..doors import BRANCHES, Branch, Field, Maps, Progress, ShouldStop, never, no_progress
 from ..errors import Cancelled, InputError
+from ..pruning.magnitude import Mask
 from ..pruning.strategy import Masks
 from .base import TILE, cut
 from .sparse_library import SparseNet, isa
@@ -98,24 +100,51 @@ class SparseRuntime:
         self._nets: dict[Branch, SparseNet] = {}
         self._shapes: dict[Branch, list[Shape]] = {}
         self._checkpoint: Checkpoint | None = None
+        # By branch what its network has not taken yet.
+        self._masks: dict[Branch, Mapping[str, Mask]] = {}
 
     def load(self, checkpoint: Checkpoint, masks: Masks | None = None) -> None:
         """Take a checkpoint; see `Runtime.load`.
+
+        Each branch takes its weights when it is run, in its own thread: one start of threads less
+        between new masks and maps. The arrays must not change until then.
 
         Raises
         ------
         InputError
             Where `unsupported` gives a reason.
+        ValueError
+            Where a mask has another shape than its weight.
         """
         if self._checkpoint is None or self._checkpoint.weights is not checkpoint.weights:
             if reason := unsupported(checkpoint):
                 raise InputError(reason)
             for branch in BRANCHES:
                 self._make(branch, checkpoint)
-        self._checkpoint = checkpoint
         for branch in BRANCHES:
             own = masks[branch] if masks is not None else {}
-            self._nets[branch].load(checkpoint.weights[branch], own, self.threads)
+            for name, mask in own.items():
+                if mask.shape != checkpoint.weights[branch][f"{name}.weight"].shape:
+                    raise ValueError(f"the mask of {name} has the shape {mask.shape}")
+        self._checkpoint = checkpoint
+        self._masks = {b: masks[b] if masks is not None else {} for b in BRANCHES}
+
+    def net(self, branch: Branch, threads: int | None = None) -> SparseNet:
+        """Return a branch's network, with what was loaded; ``threads`` (None: all) may take it.
+
+        Raises
+        ------
+        EnvironmentStopped
+            Where the memory does not hold it.
+        """
+        if self._checkpoint is None:
+            raise RuntimeError("load a checkpoint before run")
+        net = self._nets[branch]
+        if branch in self._masks:
+            weights = self._checkpoint.weights[branch]
+            net.load(weights, self._masks[branch], threads or self.threads)
+            del self._masks[branch]
+        return net
 
     def _make(self, branch: Branch, checkpoint: Checkpoint) -> None:
         found = checkpoint.layers(branch)
@@ -163,7 +192,7 @@ class SparseRuntime:
         def one(index: int) -> None:
             branch = BRANCHES[index]
             threads = max(1, (self.threads + 1 - index) // 2)
-            out = self._nets[branch].run(rgb[window.outer], threads, cancel)
+            out = self.net(branch, threads).run(rgb[window.outer], threads, cancel)
             if out is not None:
                 core = out[window.inner]
                 maps[branch][window.core] = sigmoid(core) if branch == "semantic" else core

@@ -174,7 +174,7 @@ class _Group:
 
         def logits(branch: Branch) -> NDArray[np.float32]:
             # Below `run`, which adds the sigmoid: rivals end at the logits, too.
-            found = runtime._nets[branch].run(self.rgb, self.threads)
+            found = runtime.net(branch).run(self.rgb, self.threads)
             assert found is not None
             return found
 

@@ -20,7 +20,7 @@ from napari_nucprune.widgets.window import open_viewer
 
 FOLDER = Path(__file__).parent
 SIZES = ((1280, 800), (1920, 1080))
-KEPT = {"swipe-dark-1280": "difference", "dock-dark-1280": "dock"}
+KEPT = {"lost-dark-1280": "difference", "dock-dark-1280": "dock"}
 
 
 class Shots:
@@ -32,7 +32,8 @@ class Shots:
         self.window = self.dock.window()
         self.folder = FOLDER / "shots"
         self.folder.mkdir(exist_ok=True)
-        (FOLDER / "images").mkdir(exist_ok=True)
+        #: Pixels of somebody's image must not get into the README.
+        self.keeps = options.image is None
         self.dock.pruning.choose_recovery("bundled")
         self.dock.image.area.setCurrentText("whole image")
         if options.mpp:
@@ -56,7 +57,7 @@ class Shots:
         """Fold all sections but these."""
         dock = self.dock
         for part in (dock.image, dock.checkpoint, dock.pruning, dock.control, dock.compare,
-                     dock.sweep, dock.layers, dock.save, dock.files):  # fmt: skip
+                     dock.sweep, dock.layers, dock.save, dock.whole, dock.files):  # fmt: skip
             part.set_folded(part not in sections)
 
     def shoot(self, name: str) -> None:
@@ -72,7 +73,7 @@ class Shots:
                 title = f"{name}-{theme}-{size[0]}"
                 picture = self.window.grab()
                 picture.save(str(self.folder / f"{title}.png"))
-                if title in KEPT:
+                if self.keeps and title in KEPT:
                     picture.save(str(FOLDER / "images" / f"{KEPT[title]}.png"))
 
 
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("labels", nargs="?")
     parser.add_argument("--mpp", type=float)
     parser.add_argument("--zoom", type=float, default=1.6)
+    parser.add_argument("--cr", type=float, default=8.0)
     parser.add_argument("--no-sweep", action="store_true")
     options = parser.parse_args()
     shots = Shots(options)
@@ -90,7 +92,7 @@ def main() -> None:
     shots.window.resize(*SIZES[0])
     shots.settle()
     dock.pruning.strategy.setCurrentText("network-wide")
-    dock.pruning.both.set_value(8.0)
+    dock.pruning.both.set_value(options.cr)
     shots.settle()
     viewer.reset_view()
     layers.camera_of(viewer).zoom *= options.zoom
@@ -107,6 +109,16 @@ def main() -> None:
         dock.compare.look.setCurrentIndex(dock.compare.look.findData(look))
         shots.shoot(look)
     dock.compare.look.setCurrentIndex(0)
+    # Outlines and fates alone: what was lost, without the maps.
+    kinds = [layers.find(viewer, kind) for kind in ("semantic", "distance")]
+    for layer in kinds:
+        layer.visible = False
+    dock.compare.filled.setChecked(True)
+    dock.compare.look.setCurrentIndex(dock.compare.look.findData("swipe"))
+    shots.shoot("lost")
+    dock.compare.look.setCurrentIndex(0)
+    for layer in kinds:
+        layer.visible = True
     for box in (dock.compare.filled, dock.compare.points):
         box.setChecked(True)
     shots.shoot("filled")
@@ -117,7 +129,7 @@ def main() -> None:
     dock.compare.maps.setChecked(False)
     shots.unfold(dock.layers)
     shots.shoot("layers")
-    shots.unfold(dock.image, dock.checkpoint, dock.control, dock.save, dock.files)
+    shots.unfold(dock.image, dock.checkpoint, dock.control, dock.save, dock.whole, dock.files)
     shots.shoot("rest")
     if not options.no_sweep:
         shots.unfold(dock.sweep)

@@ -68,7 +68,7 @@ def draw(
     if handles:
         figure.legend(
             handles=handles,
-            loc="outside lower center",
+            loc="outside upper center",
             ncols=min(len(handles), 2 * columns),
             frameon=False,
             fontsize="small",
@@ -117,17 +117,20 @@ def _panel(
         ratio = largest.get((strategy, metric))
         if ratio is not None:
             axis.axvline(ratio, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
+    from matplotlib import rcParams
+
     begin = next((p.start[metric] for p in points if p.start[metric] is not None), None)
     if begin is not None and begin > 0:  # a loss of nothing cannot be drawn
-        axis.axhline((1 - loss) * begin, color="grey", linewidth=0.8)
+        # In the colours of the text, and beside the curves: readable in every theme.
+        axis.axhline((1 - loss) * begin, color=rcParams["text.color"], lw=1.0, ls="--")
         axis.annotate(
-            f"-{100 * loss:.3g} %",
+            f"−{100 * loss:.3g} %",
             (1, (1 - loss) * begin),
+            (3, 0),
             xycoords=("axes fraction", "data"),
-            ha="right",
-            va="top",
+            textcoords="offset points",
+            va="center",
             fontsize="x-small",
-            color="grey",
         )
     # A lost distance map's R2 runs to minus hundreds, and all curves would be one line.
     values = [float(p.scores[metric] or 0.0) for p in points] or [0.0]

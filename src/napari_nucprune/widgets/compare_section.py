@@ -7,6 +7,7 @@ from typing import Any
 from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QPushButton, QSizePolicy
 
+from ..difference.colours import FATE_COLOURS
 from .legend import Legend
 from .numbers import Numbers
 from .sections import Section, wrapped
@@ -16,6 +17,11 @@ LOOKS = (
     ("overlay", "Overlay", "Everything on one canvas."),
     ("side", "Side by side", "The reference left, the result right, one camera for both."),
     ("swipe", "Swipe", "A divider to drag over the canvas: the reference left, the result right."),
+)
+
+MAPS_LEGEND = (
+    f'<span style="color: {FATE_COLOURS["lost"]}">■</span> less than the reference, '
+    f'<span style="color: {FATE_COLOURS["added"]}">■</span> more; clear where both agree'
 )
 
 
@@ -99,10 +105,16 @@ class CompareSection(Section):
         self.body.addWidget(self.legend)
         self.maps = QCheckBox("Differences of the maps")
         self.maps.setToolTip(
-            "Two layers, result minus reference of the semantic and of the distance map: blue is "
-            "lost, orange is more, both on the same scale"
+            "Two layers, result minus reference of the semantic and of the distance map, both on "
+            "the same scale from -1 to 1"
         )
         self.body.addWidget(self.maps)
+        self.maps_legend = wrapped("maps legend")
+        self.maps_legend.setTextFormat(Qt.TextFormat.RichText)
+        self.maps_legend.setText(MAPS_LEGEND)
+        self.maps_legend.hide()
+        self.maps.toggled.connect(self.maps_legend.setVisible)
+        self.body.addWidget(self.maps_legend)
         self.look = QComboBox()
         for data, text, tip in LOOKS:
             self.look.addItem(text, data)

@@ -26,14 +26,14 @@ MAPS = {"semantic": "semantic difference", "distance": "distance difference"}
 CONTOUR = 3
 #: Of the screen's shorter side (um), at most, when the camera goes to a nucleus.
 NEAR_UM = 120.0
-#: Blue, nothing at 0, orange.
+#: The fates' orange where a map has lost, nothing at 0, their blue where it has more.
 DIVERGING = Colormap(
     [
-        [0.0, 0.27, 0.75, 1],
-        [0.35, 0.65, 0.95, 0.7],
-        [1, 1, 1, 0],
+        [0.835, 0.369, 0, 1],
         [1, 0.7, 0.2, 0.7],
-        [0.8, 0.3, 0, 1],
+        [1, 1, 1, 0],
+        [0.35, 0.65, 0.95, 0.7],
+        [0, 0.2, 0.627, 1],
     ],
     controls=[0, 0.25, 0.5, 0.75, 1],
     name="nucprune difference",

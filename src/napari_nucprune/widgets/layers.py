@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image, Labels, Layer, Shapes
-from napari.utils.colormaps import Colormap
 from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..slides.source import Source, plane_source
+from .looks import map_layer
 
 if TYPE_CHECKING:
     from ..preview import Job, Preview
 
 ROLES = ("semantic", "distance", "instances")
 KEY = "nucprune"
-#: From transparent to opaque, so that the tissue stays visible where there is nothing.
-COLORMAPS = {
-    "semantic": Colormap([[0, 0.75, 0.55, 0], [0, 0.75, 0.55, 0.75]], name="nucprune semantic"),
-    "distance": Colormap(
-        [[0.2, 0, 0.3, 0], [0.6, 0.1, 0.5, 0.5], [1, 0.45, 0.1, 0.8], [1, 1, 0.6, 1]],
-        name="nucprune distance",
-    ),
-}
 
 
 def plane_shape(layer: Image) -> tuple[int, int]:
@@ -253,21 +244,6 @@ def put(
             setattr(layer, name, value)
     layer.metadata = metadata
     return layer
-
-
-def map_layer(viewer: Any, kind: str) -> Callable[..., Layer]:
-    """Return what adds a layer that looks like a semantic map, a distance map or instances."""
-    if kind == "instances":
-
-        def labels(data: NDArray[Any], **state: Any) -> Layer:
-            layer = viewer.add_labels(data, opacity=0.9, **state)
-            layer.contour = 2
-            return layer
-
-        return labels
-    return partial(
-        viewer.add_image, colormap=COLORMAPS[kind], contrast_limits=(0.0, 1.0), opacity=0.5
-    )
 
 
 def show_preview(viewer: Any, image: Layer, job: Job, preview: Preview, sha256: str) -> None:

@@ -36,7 +36,7 @@ RECOVERIES = (
     ),
     (
         "bundled",
-        "bundled tissue",
+        "bundled",
         "The same on a picture of other tissue that comes with the plugin, so that the image "
         "needs to hold none.",
     ),

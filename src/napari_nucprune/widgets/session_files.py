@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from .. import __version__
 from ..difference import saved
 from ..errors import InputError
-from .layers import COLORMAPS, KEY
+from .layers import KEY
+from .looks import COLORMAPS, instance_colours
 from .pins import pins
 from .references import DENSE, NOTHING, SHOWN
 
@@ -233,7 +234,9 @@ def _add_pin(viewer: Any, pin: dict[str, Any], arrays: dict[str, NDArray[Any]]) 
         }
         data = arrays[layer["file"]]
         if kind == "instances":
-            viewer.add_layer(Labels(data, opacity=0.9, **state)).contour = 2
+            viewer.add_layer(
+                Labels(data, opacity=0.9, colormap=instance_colours(), **state)
+            ).contour = 2
         else:
             look = {"colormap": COLORMAPS[kind], "contrast_limits": (0.0, 1.0), "opacity": 0.5}
             viewer.add_layer(Image(data, **look, **state))

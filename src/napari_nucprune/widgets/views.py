@@ -9,7 +9,8 @@ from napari.layers import Layer
 from qtpy.QtCore import QObject, QSignalBlocker
 
 from ..errors import InputError
-from .layers import KEY, ROLES, find, map_layer, placement
+from .layers import KEY, ROLES, find, placement
+from .looks import map_layer
 from .panes import copy_looks, grid_of, place_of, sort
 from .references import DENSE, SHOWN
 from .swipe import LEFT, RIGHT, STEP, Curtain, Divider, Names, canvas_of

@@ -145,7 +145,6 @@ class WholeSection(Section):
         job, self.job = self.job, None
         if self._thread is not None:
             self._thread.join()
-        self._show_running(False)
         if isinstance(found, Cancelled):
             self.line.setText("Stopped; the same folder goes on from here.")
         elif isinstance(found, BaseException):
@@ -155,8 +154,11 @@ class WholeSection(Section):
             self.line.setText(
                 f"{found['nuclei']:,} nuclei on {found['tissue_mm2']:.2f} mm² in {job.ask.output}"
             )
-            if self._image is not None and self._image in self.viewer.layers:
-                self._show(*pyramid_of(job.ask.output, found), True)
+        self._show_running(False)
+        if job is None or isinstance(found, BaseException):
+            return
+        if self._image is not None and self._image in self.viewer.layers:
+            self._show(*pyramid_of(job.ask.output, found), True)
 
     def _show(self, data: Any, transform: Any, multiscale: bool) -> None:
         """Put labels onto the slide; a layer cannot become a multiscale one, so it is made anew."""
@@ -185,7 +187,8 @@ class WholeSection(Section):
         self.pause.setEnabled(running)
         self.cancel.setEnabled(running)
         self.progress.setVisible(running)
-        self.line.setVisible(True)
+        # Empty, it would be a gap.
+        self.line.setVisible(running or bool(self.line.text()))
         if not running:
             self.pause.setChecked(False)
 

@@ -26,8 +26,8 @@ BLOCK = 2048
 
 def tissue_block(folder: Path = DATA, side: int = BLOCK) -> NDArray[np.uint8]:
     """Return (side, side, 3) uint8 of tissue whose copies join without an edge."""
-    from napari_nucprune.samples import synthetic
     from napari_nucprune.slides.image import read_image
+    from napari_nucprune.synthetic import synthetic
 
     half = side // 2
     files = sorted(folder.glob("*.tif"))

@@ -10,7 +10,7 @@ from napari_nucprune.doors import Field, Pruning
 from napari_nucprune.nuclei.watershed import merge
 from napari_nucprune.pruning.strategy import Ranking
 from napari_nucprune.runtime.torch_runtime import TorchRuntime
-from napari_nucprune.samples import synthetic
+from napari_nucprune.synthetic import synthetic
 
 
 @pytest.fixture(scope="module")

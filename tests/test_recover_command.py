@@ -18,9 +18,10 @@ from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.pruning.recipe import RESELECT, Recipe
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Ranking, apply
-from napari_nucprune.samples import calibration_crops, synthetic
+from napari_nucprune.samples import calibration_crops
 from napari_nucprune.slides.crops import tissue_crops
 from napari_nucprune.slides.source import Source
+from napari_nucprune.synthetic import synthetic
 
 pytestmark = pytest.mark.usefixtures("quick")
 

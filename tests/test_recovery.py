@@ -23,7 +23,7 @@ from napari_nucprune.pruning.recipe import Recipe
 from napari_nucprune.pruning.recovery import Calibration, recover
 from napari_nucprune.pruning.sensitivity import BATCH
 from napari_nucprune.pruning.strategy import Ranking, apply, as_stored
-from napari_nucprune.samples import synthetic
+from napari_nucprune.synthetic import synthetic
 
 NAMES = ("layer-wise", "network-wide")
 #: All places that are drawn are used: what the refit saw is what the tests measure.

@@ -20,7 +20,7 @@ from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.refit import moments
 from napari_nucprune.pruning.selection import select
 from napari_nucprune.pruning.strategy import Ranking, apply
-from napari_nucprune.samples import synthetic
+from napari_nucprune.synthetic import synthetic
 
 RIDGE = 1e-2
 few = settings(max_examples=25, deadline=None)

@@ -16,7 +16,8 @@ from PIL import Image
 
 from napari_nucprune.errors import InputError
 from napari_nucprune.slides import reader
-from napari_nucprune.slides.reader import BAD_TILE, LazyLevel, Slide, get_reader, read_slide
+from napari_nucprune.slides.lazy import LazyLevel
+from napari_nucprune.slides.reader import BAD_TILE, Slide, get_reader, read_slide
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 CMU = DATA / "WSI" / "CMU-1-Small-Region.svs"
@@ -115,7 +116,7 @@ def test_large_regions_are_read_in_blocks(
     pyramid: tuple[Path, list[np.ndarray]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path, levels = pyramid
-    monkeypatch.setattr(reader, "_BLOCK", 200)
+    monkeypatch.setattr(reader, "BLOCK", 200)
     got = Slide.open(path).read(0, -7, 11, 900, 1000)
     np.testing.assert_array_equal(got, crop(levels[0], -7, 11, 900, 1000))
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from napari_nucprune.checkpoint.format import load
 from napari_nucprune.cli import main
-from napari_nucprune.samples import synthetic
+from napari_nucprune.synthetic import synthetic
 
 CONFIG = """
 name = "tiny"

@@ -24,11 +24,10 @@ from .format import (
     SUFFIXES,
     Checkpoint,
     branches,
-    plain_arrays,
     read_safetensors,
-    torch_state,
 )
 from .metadata import from_metadata
+from .torch_file import plain_arrays, torch_state
 
 Tensors = Mapping[str, NDArray[np.float32]]
 #: What `nucprune convert` and the dock take.

@@ -19,6 +19,7 @@ from ..files import cannot_write, replacing
 from .architecture import Layer, expected_shapes, layers, widths_of
 from .metadata import from_metadata, parse
 from .packed import Packing, halved, pack, unpack
+from .torch_file import plain_arrays, torch_state
 
 FORMAT = "nucprune"
 #: Of plain and of packed files: what reads only plain ones refuses the others with a sentence.
@@ -250,62 +251,6 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any
     if packed is not None:
         tensors = unpack(tensors, packed, path.name)
     return tensors, parse(header["nucprune"], path)
-
-
-def torch_state(path: Path) -> dict[Any, Any]:
-    """Load a torch file's dict, tensors only.
-
-    Raises
-    ------
-    InputError
-        Where it is damaged, holds other things, or no dict.
-    """
-    import torch
-
-    release = tuple(int(x) for x in torch.__version__.split("+")[0].split(".")[:2])
-    if release < (2, 10):
-        raise InputError(
-            f"torch {torch.__version__} cannot load state dicts safely; "
-            "install torch 2.10 or newer, or convert the file to safetensors."
-        )
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise InputError(
-            f"{path.name} is not a plain state dict of tensors, and nothing else is loaded because "
-            "it could run code; save only the tensors, best as safetensors."
-        ) from error
-    if not isinstance(state, dict):
-        raise InputError(
-            f"{path.name} holds a {type(state).__name__}; expected a dict of tensors by name."
-        )
-    return state
-
-
-def plain_arrays(state: Mapping[Any, Any], path: Path) -> dict[str, NDArray[Any]]:
-    """Return a dict's tensors, or those of dicts within it, as float32 arrays by name.
-
-    Raises
-    ------
-    InputError
-        Where it holds other things.
-    """
-    import torch
-
-    flat: dict[str, Any] = {}
-    for key, value in state.items():
-        if isinstance(value, dict):
-            flat.update({f"{key}.{name}": tensor for name, tensor in value.items()})
-        else:
-            flat[str(key)] = value
-    if not all(
-        isinstance(t, torch.Tensor) and t.is_floating_point() and t.layout == torch.strided
-        for t in flat.values()
-    ):
-        raise InputError(
-            f"{path.name} holds other things than weights; expected only dense tensors."
-        )
-    return {name: t.detach().to(torch.float32).numpy() for name, t in flat.items()}
 
 
 def branches(tensors: Mapping[str, NDArray[Any]], file: str) -> dict[Branch, Weights]:

@@ -1,8 +1,7 @@
-"""Whole slides through OpenSlide: regions of any level, lazy levels and the napari reader."""
+"""Whole slides through OpenSlide: regions of any level, and the napari reader."""
 
 from __future__ import annotations
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -20,13 +19,12 @@ SUFFIXES = (".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".svslide")
 #: Where a region cannot be read, this many pixels square are given up at a time.
 BAD_TILE = 512
 #: Side of the largest region asked of OpenSlide at once.
-_BLOCK = 2048
+BLOCK = 2048
 
 #: TIFF and BigTIFF, both byte orders.
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 LayerData = tuple[Any, dict[str, Any], str]
 PathOrPaths = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
-_log = logging.getLogger(__name__)
 
 
 class Slide:
@@ -89,7 +87,7 @@ class Slide:
         # OpenSlide takes corners in whole pixels of level 0 and interpolates where those are no
         # whole pixels of the level. Starting on a grid then makes a pixel the same in any region.
         snap = not self.downsamples[level].is_integer()
-        for y0, x0, y1, x1 in _grid(top, left, bottom, right, BAD_TILE if snap else _BLOCK):
+        for y0, x0, y1, x1 in grid(top, left, bottom, right, BAD_TILE if snap else BLOCK):
             dy, dx = (y0 % BAD_TILE, x0 % BAD_TILE) if snap else (0, 0)
             rgba = self._region(level, y0 - dy, x0 - dx, y1 - y0 + dy, x1 - x0 + dx)
             out[y0 - y : y1 - y, x0 - x : x1 - x] = _blend(rgba[dy:, dx:], self.background)
@@ -118,70 +116,6 @@ class Slide:
         return region
 
 
-class LazyLevel:
-    """A level of a slide as an array (H, W, 3) uint8 that is read on indexing.
-
-    Squares that cannot be read become background and are counted in `bad`, because napari dies
-    of an exception raised while it slices a layer.
-    """
-
-    ndim = 3
-    dtype: np.dtype[np.uint8] = np.dtype(np.uint8)
-
-    def __init__(self, slide: Slide, level: int) -> None:
-        self.slide, self.level = slide, level
-        self.shape: tuple[int, int, int] = (*slide.shapes[level], 3)
-        self.size = self.shape[0] * self.shape[1] * 3
-        self.bad: set[tuple[int, int]] = set()
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("a level of a slide has to be read: it cannot be had without a copy")
-        return np.asarray(self[...], dtype=dtype)
-
-    def __getitem__(self, key: Any) -> Any:
-        keys: tuple[Any, ...] = key if isinstance(key, tuple) else (key,)
-        at = keys.index(Ellipsis) if Ellipsis in keys else len(keys)
-        keys = keys[:at] + (slice(None),) * (3 - len(keys[:at] + keys[at + 1 :])) + keys[at + 1 :]
-        y_key, x_key, channel = keys
-        rows, cols = _indices(y_key, self.shape[0]), _indices(x_key, self.shape[1])
-        out = np.empty((len(rows), len(cols), 3), np.uint8)
-        if out.size:
-            # In strips, so that every 64th pixel of level 0 does not take the memory of all.
-            step = max(1, _BLOCK // abs(rows.step))
-            for start in range(0, len(rows), step):
-                part = rows[start : start + step]
-                (y, y_end), (x, x_end) = sorted((part[0], part[-1])), sorted((cols[0], cols[-1]))
-                block = self._block(y, x, y_end + 1 - y, x_end + 1 - x)
-                # Both ends are in the block, so a negative step starts at its last pixel.
-                out[start : start + step] = block[:: rows.step, :: cols.step]
-        out = out if isinstance(x_key, slice) else out[:, 0]
-        return (out if isinstance(y_key, slice) else out[0])[..., channel]
-
-    def _block(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
-        if not self.bad:
-            with suppress(Exception):
-                return self.slide.read(self.level, y, x, height, width)
-        out = np.empty((height, width, 3), np.uint8)
-        out[...] = self.slide.background
-        # On a fixed grid, so that a bad square is tried and counted once.
-        for y0, x0, y1, x1 in _grid(y, x, y + height, x + width, BAD_TILE):
-            square = y0 // BAD_TILE, x0 // BAD_TILE
-            if square in self.bad:
-                continue
-            try:
-                tile = self.slide.read(self.level, y0, x0, y1 - y0, x1 - x0)
-            except Exception as error:
-                self.bad.add(square)
-                _log.warning("shown as background: %s", error)
-            else:
-                out[y0 - y : y1 - y, x0 - x : x1 - x] = tile
-        return out
-
-
 def get_reader(path: PathOrPaths) -> Callable[[PathOrPaths], list[LayerData]] | None:
     """Give napari `read_slide` for one file with a slide's suffix, None for anything else."""
     one = _single(path)
@@ -206,6 +140,8 @@ def read_slide(path: PathOrPaths) -> list[LayerData]:
     one = _single(path)
     if one is None:
         raise InputError("Several files were given at once; open slides one at a time.")
+    from .lazy import LazyLevel
+
     slide = Slide.open(one)
     levels = [LazyLevel(slide, level) for level in range(slide.level_count)]
     about = {"mpp": slide.mpp, "path": str(slide.path), "objective": slide.objective}
@@ -227,7 +163,7 @@ def is_slide(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def _grid(y: int, x: int, y_end: int, x_end: int, side: int) -> Iterator[tuple[int, ...]]:
+def grid(y: int, x: int, y_end: int, x_end: int, side: int) -> Iterator[tuple[int, ...]]:
     """Cut a region into (y, x, y_end, x_end) along the multiples of ``side``."""
     if y >= y_end or x >= x_end:
         return
@@ -292,12 +228,6 @@ def _blend(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray
         return rgba[..., :3]
     under = np.array(background, np.uint16) * (255 - alpha)
     return ((rgba[..., :3] * alpha + under + 127) // 255).astype(np.uint8)
-
-
-def _indices(key: Any, length: int) -> range:
-    # A range does numpy's index arithmetic, IndexError and TypeError included.
-    chosen = range(length)[key]
-    return chosen if isinstance(chosen, range) else range(chosen, chosen + 1)
 
 
 def _number(text: str | None) -> float | None:

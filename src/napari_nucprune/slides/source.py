@@ -57,7 +57,8 @@ def open_source(path: str | Path, mpp: float | None = None, slide: bool = False)
     InputError
         Where the file cannot be read or ``mpp`` is no number above 0.
     """
-    from .reader import SUFFIXES, LazyLevel, Slide, is_slide
+    from .lazy import LazyLevel
+    from .reader import SUFFIXES, Slide, is_slide
 
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise InputError(f"The pixel size is {mpp:g} um; give a number above 0.")

@@ -44,8 +44,8 @@ BUNDLED_TISSUE = "the bundled tissue"
 def calibration_crops() -> NDArray[np.uint8]:
     """Return crops of `tissue` that recovery takes where there is no tissue of the user's own.
 
-    Measured: as good as crops of sixteen other slides, and far better than crops of `synthetic` or
-    than Gram statistics of training images (docs/recovery.md).
+    Crops of the image itself do far better (docs/recovery.md), `synthetic` and Gram statistics of
+    training images worse.
 
     Returns
     -------

@@ -38,7 +38,7 @@ RECOVERIES = (
         "bundled",
         "bundled",
         "The same on a picture of other tissue that comes with the plugin, so that the image "
-        "needs to hold none.",
+        "needs to hold none. It repairs less.",
     ),
 )
 RESELECT = (

@@ -189,7 +189,8 @@ def main() -> None:
         f"{dense['dice']:.3f}. PQ, AJI and Dice are against the ground truth (mean over images; "
         "in brackets the relative change of PQ, plus is loss), R2 is that of the distance map "
         "against the dense network's own (median over images). Recovered: on 16 crops of 128 px "
-        "of the image itself, the weights chosen anew, both branches at the same CR.",
+        "of the image itself, the weights chosen anew, both branches at the same CR. What else was "
+        "tried at large CR is in [another table](recovery-tries.md).",
         "",
     ]
     if options.only in ("curve", "all"):

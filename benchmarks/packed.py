@@ -37,9 +37,7 @@ def sizes() -> None:
     """Print the table of sizes and loading times; plain and packed files are loaded in turn."""
     dense = open_checkpoint()
     ranking = Ranking(dense)
-    print(
-        "| strategy, CR | values + positions | whole file | half precision, file | load / plain |"
-    )
+    print("| strategy, CR | values + positions | file | file, half precision | load / plain |")
     print("|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

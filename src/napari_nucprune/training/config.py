@@ -30,6 +30,8 @@ class Data:
         the second half is reported.
     options
         Further options of the layout's reader.
+    name
+        What the dock and the model card call it, where the layout (``pairs``) does not say.
     """
 
     layout: str
@@ -37,6 +39,7 @@ class Data:
     weight: float = 1.0
     validation: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ def load_config(path: str | Path, seed: int | None = None) -> Config:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a TOML file.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}.") from error
     tables = raw.pop("data", None)
     if not isinstance(tables, list) or not tables:
@@ -233,9 +236,11 @@ def _data(table: Any, path: Path) -> Data:
     table = dict(table)
     layout, folder = table.pop("layout", None), table.pop("path", None)
     weight, validation = table.pop("weight", 1.0), table.pop("validation", [])
+    name = table.pop("name", "")
     for ok, key, value, wanted in (
         (isinstance(layout, str), "layout", layout, "a text"),
         (isinstance(folder, str), "path", folder, "a text"),
+        (isinstance(name, str), "name", name, "a text"),
         (_number(weight, 0), "weight", weight, "a number of at least 0"),
         (
             isinstance(validation, list) and all(isinstance(v, str | int) for v in validation),
@@ -246,4 +251,4 @@ def _data(table: Any, path: Path) -> Data:
     ):
         if not ok:
             raise InputError(f"{path}: {key} of [[data]] is {value!r}; expected {wanted}.")
-    return Data(layout, path.parent / folder, weight, tuple(map(str, validation)), table)
+    return Data(layout, path.parent / folder, weight, tuple(map(str, validation)), table, name)

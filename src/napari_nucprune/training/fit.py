@@ -257,6 +257,7 @@ def _identity(config: Config) -> dict[str, Any]:
     values: dict[str, Any] = asdict(replace(config, steps=1, threads=0, save_every=1))
     for data in values["data"]:
         data["path"] = Path(data["path"]).name
+        del data["name"]
     # As it comes back from a file: tuples are lists there.
     identity: dict[str, Any] = json.loads(json.dumps(values))
     return identity

@@ -157,6 +157,7 @@ def _data(config: Config, validation: Mapping[str, list[Annotated]]) -> list[dic
     return [
         {
             "layout": data.layout,
+            **({"name": data.name} if data.name else {}),
             "folder": data.path.name,
             "weight": data.weight,
             "licence": data.options.get("licence", licences.get(data.layout, "not stated")),
@@ -193,7 +194,7 @@ def card(checkpoint: Checkpoint) -> str:
         "|---|---|---|---|---|",
     ]
     lines += [
-        f"| {d['layout']} | {d['folder']} | {d['weight']:g} | {d['licence']} | "
+        f"| {d.get('name', d['layout'])} | {d['folder']} | {d['weight']:g} | {d['licence']} | "
         f"{', '.join(d['validation'])} |"
         for d in about["data"]
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import pickle
+import sys
 import zipfile
 from dataclasses import replace
 
@@ -137,6 +138,21 @@ CHECKPOINTS = {
     "metadata without mpp": ("a.safetensors", about(nucprune="{}"), "mpp"),
     "metadata of 0 um": ("a.safetensors", about(nucprune='{"mpp": 0}'), "mpp"),
     "metadata of nonsense": ("a.safetensors", about(nucprune='{"mpp": 1, "merge": {"x": 1}}'), "x"),
+    "metadata of 10^400 um": (
+        "a.safetensors",
+        about(nucprune='{"mpp": 1%s}' % ("0" * 400)),
+        "metadata",
+    ),
+    "pruned by a number": (
+        "a.safetensors",
+        about(nucprune='{"mpp": 1, "pruning": {"strategy": 3}}'),
+        "pruning",
+    ),
+    "kept layers no list": (
+        "a.safetensors",
+        about(nucprune='{"mpp": 1, "pruning": {"keep": 7}}'),
+        "pruning",
+    ),
     "a later version": ("a.safetensors", about(version="99"), "update"),
     "code instead of weights": ("a.pt", raw(pickle.dumps(Evil())), "run code"),
     "a list": ("a.pt", torch_file([1, 2]), "list"),
@@ -158,6 +174,14 @@ def tiff(*shape, dtype="uint8", value=99, **options):
     return lambda path: tifffile.imwrite(path, picture(shape, dtype, value), **options)
 
 
+def huge_tiff(path):
+    """A good file whose width and length were overwritten."""
+    tifffile.imwrite(path, picture((64, 64, 3)), photometric="rgb")
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for tag in ("ImageWidth", "ImageLength"):
+            tif.pages[0].tags[tag].overwrite(320_000, dtype="I")
+
+
 def png(*shape):
     return lambda path: Image.fromarray(picture(shape)).save(path, "png")
 
@@ -169,6 +193,7 @@ IMAGES = {
     "grey png": ("a.png", png(64, 64), "RGB"),
     "text as tiff": ("a.tif", raw(b"text"), "a.tif"),
     "cut off tiff": ("a.tif", cut(tiff(64, 64, 3), 0.5), "a.tif"),
+    "a header of 300 GB": ("a.tif", huge_tiff, "claims"),
     "two channels": ("a.tif", tiff(64, 64, 2), "RGB"),
     "12 bits in 16": ("a.tif", tiff(80, 80, 3, dtype="uint16", value=4000, photometric="rgb"), "16 bits"),
     "floats to 255": ("a.tif", tiff(64, 64, 3, dtype="float32", photometric="rgb"), "99"),
@@ -181,7 +206,7 @@ IMAGES = {
     "cut off slide": ("a.svs", cut(tiff(512, 512, 3, tile=(256, 256), photometric="rgb"), 0.5), "a.svs"),
     "missing image": ("a.png", None, "not a file"),
     "missing slide": ("a.svs", None, "not a file"),
-    "folder as image": ("a.png", lambda path: path.mkdir(), "not a file"),
+    "folder as image": ("a.png", lambda path: path.mkdir(), "is a folder; give the file of an image"),
 }  # fmt: skip
 
 ANNOTATIONS = {
@@ -373,6 +398,54 @@ def test_a_full_disk_can_be_continued(where, tmp_path, capsys, dock, monkeypatch
     else:
         assert main(command) == 3
         assert "is full" in said(capsys)
+    assert folder_state(tmp_path) == before
+
+
+#: No one may write here, not even root.
+READ_ONLY = "/sys"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs a folder closed to root")
+@pytest.mark.parametrize("what", ["segment", "slide", "prune", "packed", "convert", "sweep",
+                                  "evaluate", "train", "dock"])  # fmt: skip
+def test_a_read_only_folder(what, tmp_path, capsys, dock, monkeypatch):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    rgb = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(rgb).save(tmp_path / "images" / "a.png")
+    Image.fromarray(picture((64, 64))).save(tmp_path / "labels" / "a.png")
+    image, net = tmp_path / "images" / "a.png", tmp_path / "c.safetensors"
+    save(make_checkpoint(TINY), net)
+    (tmp_path / "train.toml").write_text(
+        f'name = "t"\n[[data]]\nlayout = "pairs"\npath = "{tmp_path}"\n'
+    )
+    pairs = [str(tmp_path), "--layout", "pairs", "--mpp", "0.25"]
+    target = f"{READ_ONLY}/nucprune.safetensors"
+    command = {
+        "segment": ["segment", str(image), "--mpp", "0.25", "-o", f"{READ_ONLY}/out"],
+        "slide": ["segment", str(image), "--mpp", "0.25", "--slide", "-o", f"{READ_ONLY}/out"],
+        "prune": ["prune", bundled.DEFAULT, "--cr", "2", "-o", target],
+        "packed": ["prune", bundled.DEFAULT, "--cr", "2", "--packed", "-o", target],
+        "convert": ["convert", str(net), "--mpp", "0.25", "-o", target],
+        "sweep": ["sweep", *pairs, "--cr", "1", "-o", f"{READ_ONLY}/out"],
+        "evaluate": ["evaluate", *pairs, "--json", f"{READ_ONLY}/out.json"],
+        "train": ["train", str(tmp_path / "train.toml"), "-o", f"{READ_ONLY}/out"],
+    }.get(what)
+    before = folder_state(tmp_path)
+    if command is None:
+        from qtpy.QtWidgets import QFileDialog
+
+        monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (target, ""))
+        dock.say("")
+        dock.save.checkpoint.click()
+        text = dock.message.text()
+    else:
+        assert main(command) == 3
+        text = [x for x in capsys.readouterr().err.strip().splitlines() if "cannot be" in x][-1]
+    assert "cannot be written" in text
+    assert READ_ONLY in text
+    assert ".tmp" not in text
+    assert is_one_line(text)
     assert folder_state(tmp_path) == before
 
 

@@ -1,3 +1,4 @@
+import math
 import os
 
 import numpy as np
@@ -291,15 +292,40 @@ def test_a_part_reads_only_itself():
     assert levels[0].pixels == 0
 
 
-def test_levels_that_do_not_divide_evenly():
-    centres = [(333.0, 701.0), (900.0, 120.0)]
-    shape = (1003, 1001)
-    levels = [
-        discs(shape, (0.125, 0.125), centres),
-        discs((501, 500), (0.125, 0.125), centres, down=(1003 / 501, 1001 / 500)),
-    ]
-    taken = take(Source(levels, (0.125, 0.125)), MPP)
-    assert_same_places(centroids(inner_rgb(taken), taken.transform), centres, 0.5)
+@pytest.mark.parametrize(
+    ("size", "down"),
+    [
+        ((501, 500), (2, 2)),  # what is left over is cut off
+        ((502, 501), (2, 2)),  # or filled up
+        ((335, 334), (3, 3)),
+        ((669, 667), (1003 / 669, 1001 / 667)),  # made by resizing
+        ((501, 1001), (2, 1)),
+    ],
+)
+def test_levels_that_do_not_divide_evenly(size, down):
+    shape, centres = (1003, 1001), [(333.0, 701.0), (900.0, 120.0), (940.0, 930.0)]
+    levels = [discs(shape, (0.083, 0.083), centres), discs(size, (0.083, 0.083), centres, 4, down)]
+    source = Source([Counting(level) for level in levels], (0.083, 0.083))
+    assert source.downsamples == [(1, 1), pytest.approx(down)]
+    taken = take(source, MPP)
+    assert source.levels[0].pixels == 0
+    # Half of a level-0 pixel; in fact a tenth.
+    assert_same_places(centroids(inner_rgb(taken), taken.transform), centres, 0.1)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.integers(64, 200_000),
+    st.sampled_from([2, 3, 4, 8, 16, 32, 64]),
+    st.sampled_from([math.floor, math.ceil, round]),
+)
+def test_downsamples_of_levels_that_joined_whole_squares(side, down, rounded):
+    """However the end is rounded, the number is the one that the level was made with."""
+    small = rounded(side / down)
+    if small < 4 * down:
+        return
+    levels = [np.empty((n, n, 0), np.uint8) for n in (side, small)]
+    assert Source(levels).downsamples[1] == (down, down)
 
 
 # --- and back ------------------------------------------------------------------------------------

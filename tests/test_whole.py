@@ -242,6 +242,15 @@ def test_two_processes_one_of_them_killed(slide, reference, tmp_path):
     same(bytes_of(output), bytes_of(reference))
 
 
+def test_workers_may_stand_in_other_folders(slide, reference, tmp_path, monkeypatch):
+    """Those of a cluster do, and the output may be named from the client's own."""
+    monkeypatch.chdir(tmp_path)
+    hooks = Hooks()
+    hooks.done = lambda *_: os.chdir(os.sep)
+    segment_slide(ask(os.path.relpath(slide), "out"), hooks=hooks)
+    same(bytes_of(tmp_path / "out"), bytes_of(reference))
+
+
 # ---------------------------------------------------------------- resume
 
 SCRIPT = """
@@ -391,6 +400,22 @@ def test_a_bad_tile_is_glass_and_counted(slide, reference, tmp_path):
     labels = bytes_of(tmp_path / "out")[0]["0"]
     assert not labels[:100, :100].any()
     assert labels[512:].any() == bytes_of(reference)[0]["0"][512:].any()
+
+
+def test_a_damaged_small_level_hides_no_tissue(slide, reference, tmp_path, caplog):
+    path = tmp_path / "bad.tif"
+    path.write_bytes(slide.read_bytes())
+    with tifffile.TiffFile(path) as tif:
+        assert len(tif.pages) > 1
+        offsets = [offset for page in tif.pages[1:] for offset in page.dataoffsets]
+        counts = [count for page in tif.pages[1:] for count in page.databytecounts]
+    with path.open("r+b") as file:
+        for offset, count in zip(offsets, counts, strict=True):
+            file.seek(offset)
+            file.write(b"\xff" * count)
+    run = segment_slide(ask(path, tmp_path / "out"))
+    assert run["bad_tiles"] >= 1
+    assert bytes_of(tmp_path / "out")[0]["0"].tobytes() == bytes_of(reference)[0]["0"].tobytes()
 
 
 def test_a_network_whose_distances_are_in_pixels_is_refused(slide, tmp_path):

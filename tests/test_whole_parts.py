@@ -18,14 +18,8 @@ from napari_nucprune.slides import fixed
 from napari_nucprune.slides.describe import shapes
 from napari_nucprune.slides.lattice import Lattice
 from napari_nucprune.slides.outlines import outlines
-from napari_nucprune.slides.ownership import (
-    basins,
-    claim,
-    compose,
-    least_pixels,
-    marker_radius,
-    settle,
-)
+from napari_nucprune.slides.ownership import basins, claim, least_pixels, marker_radius
+from napari_nucprune.slides.seams import compose, settle
 from napari_nucprune.slides.tissue import stained, tissue_of_window
 
 MERGE = Merge(sigma_um=0.5, threshold=0.5, footprint_um=1.0, min_area_um2=1.9, saddle=0.8)
@@ -124,6 +118,33 @@ def test_outlines_draw_the_labels_again(labels):
     outer = [r for r in rings if not r.hole]
     if not any(r.hole for r in rings):
         np.testing.assert_array_equal(sum(drawn([r], labels.shape) for r in outer), labels)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    arrays(np.int32, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 2))
+)
+def test_geometries_are_valid_and_of_the_objects_own_pixels(labels):
+    """By GEOS, which judges as QuPath's JTS does: no ring crosses or comes back to itself."""
+    shapely = pytest.importorskip("shapely")
+    values = np.unique(labels[labels > 0])
+    # Each number 1..n has to be there.
+    labels = np.where(labels > 0, np.searchsorted(values, labels) + 1, 0).astype(np.int32)
+    found = [shapely.from_geojson(text) for text in shapes(labels, (0, 0), (1, 1))]
+    assert len(found) == len(np.unique(labels[labels > 0]))
+    y, x = (axis.ravel() + 0.5 for axis in np.indices(labels.shape))
+    for value, geometry in enumerate(found, 1):
+        assert shapely.is_valid(geometry), shapely.is_valid_reason(geometry)
+        inside = shapely.contains_xy(geometry, x, y).reshape(labels.shape)
+        np.testing.assert_array_equal(inside, labels == value)
+
+
+def test_an_object_that_closes_around_a_hole_by_a_corner():
+    labels = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], np.int32)
+    rings = outlines(labels)
+    assert [(ring.hole, len(ring.corners)) for ring in rings] == [(False, 6), (True, 4)]
+    for ring in rings:
+        assert len(set(ring.corners)) == len(ring.corners)
 
 
 def test_a_ring_with_a_hole_and_what_lies_in_it():

@@ -22,7 +22,8 @@ from .slides.whole import segment_slide
 
 if TYPE_CHECKING:
     from .doors import Progress, Pruning
-    from .preview import Job, Session
+    from .job import Job
+    from .preview import Session
 
 #: Every so manieth network pixel is shown while results come.
 STRIDE = 16

@@ -18,7 +18,7 @@ from .fixed import ZERO
 from .identity import difference, environment
 from .lattice import Box, Core, Lattice
 from .scratch import Scratch
-from .source import open_source
+from .source import bad_of, open_source
 
 if TYPE_CHECKING:
     from ..runtime.base import Runtime
@@ -125,11 +125,7 @@ class Bench:
 
     def bad(self) -> set[tuple[int, int, int]]:
         """Return (level, row, column) of the slide's squares that could not be read so far."""
-        return {
-            (index, *square)
-            for index, level in enumerate(self.source.levels)
-            for square in tuple(getattr(level, "bad", ()))
-        }
+        return bad_of(self.source)
 
 
 @lru_cache(maxsize=2)

@@ -27,6 +27,7 @@ def describe(
     origin: Core,
     ratios: Sequence[float],
     mpp: float,
+    corner: Sequence[int] = (0, 0),
 ) -> Found:
     """Measure and outline a core's objects.
 
@@ -42,6 +43,8 @@ def describe(
         Level-0 pixels a network pixel, (y, x).
     mpp
         um a network pixel.
+    corner
+        As for `shapes`.
     """
     labels, (y, x) = whole(lattice, core, claims)
     top, left = y - origin[0], x - origin[1]
@@ -61,10 +64,16 @@ def describe(
         (centre_x + 0.5) * ratios[1] - 0.5,
         claims.seam,
     )
-    return Found(claims, np.stack(columns, 1).astype(np.float64), shapes(labels, (y, x), ratios))
+    outlined = shapes(labels, (y, x), ratios, corner)
+    return Found(claims, np.stack(columns, 1).astype(np.float64), outlined)
 
 
-def shapes(labels: NDArray[np.int32], origin: Core, ratios: Sequence[float]) -> list[str]:
+def shapes(
+    labels: NDArray[np.int32],
+    origin: Core,
+    ratios: Sequence[float],
+    corner: Sequence[int] = (0, 0),
+) -> list[str]:
     """Return a GeoJSON geometry for each label 1..n.
 
     Parameters
@@ -75,6 +84,8 @@ def shapes(labels: NDArray[np.int32], origin: Core, ratios: Sequence[float]) -> 
         (y, x) of the first pixel in network pixels.
     ratios
         Level-0 pixels a network pixel, (y, x).
+    corner
+        (y, x) in level-0 pixels from which the outlines are counted, as of `Source`.
 
     Returns
     -------
@@ -83,7 +94,10 @@ def shapes(labels: NDArray[np.int32], origin: Core, ratios: Sequence[float]) -> 
         MultiPolygon where an object has several parts.
     """
     ys, xs = (
-        [_number((origin[axis] + edge) * ratios[axis]) for edge in range(labels.shape[axis] + 1)]
+        [
+            _number((origin[axis] + edge) * ratios[axis] - corner[axis])
+            for edge in range(labels.shape[axis] + 1)
+        ]
         for axis in range(2)
     )
     rings: dict[int, list[Ring]] = {}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ..doors import Field, Maps
 from ..errors import InputError
 from .image import to_rgb
+from .lazy import LazyLevel
 from .source import Source
 
 HALO = 96
@@ -194,6 +195,8 @@ def resample(
         # Level pixel of a network pixel's centre, on OpenCV's own grid of 1/32 px counted from
         # the image's origin: a part then shows the same values as the whole.
         place = (np.arange(outer.start, outer.stop) + 0.5) * step[axis] - 0.5
+        if isinstance(data, LazyLevel):
+            place = data.shown_at(place)
         place = np.rint(place * 32) / 32
         margin = 4 * step[axis] + 2
         low = max(math.floor(place[0] - margin), 0)
@@ -246,8 +249,7 @@ def _reach(places: NDArray[np.float64], side: int) -> tuple[int, int]:
 
 def _best_level(source: Source, ratios: tuple[float, ...]) -> tuple[int, tuple[float, float]]:
     best = (0, (1.0, 1.0))
-    for index, level in enumerate(source.levels):
-        downs = (source.shape[0] / level.shape[0], source.shape[1] / level.shape[1])
+    for index, downs in enumerate(source.downsamples):
         if all(d <= r * 1.001 for d, r in zip(downs, ratios, strict=True)):
             best = (index, downs)
     return best

@@ -15,17 +15,37 @@ _BLOCK = 1 << 22
 
 
 def input_sha256(path: Path) -> str:
-    """Return the SHA-256 of a slide; an .mrxs takes the files of its folder along."""
+    """Return the SHA-256 of a slide, of all its files where it has several."""
     digest = hashlib.sha256()
-    files = [path]
-    folder = path.with_suffix("")
-    if path.suffix.lower() == ".mrxs" and folder.is_dir():
-        files += sorted(file for file in folder.iterdir() if file.is_file())
-    for file in files:
+    for file in _files_of(path):
         with file.open("rb") as opened:
             while block := opened.read(_BLOCK):
                 digest.update(block)
     return digest.hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return a slide's files: .mrxs has a folder, .vms its pictures, DICOM a file a level."""
+    kind, folder = path.suffix.lower(), path.with_suffix("")
+    others: list[Path] = []
+    if kind == ".mrxs" and folder.is_dir():
+        others = [file for file in folder.iterdir() if file.is_file()]
+    elif kind == ".vms":
+        others = [file for file in path.parent.iterdir() if file.name.startswith(path.stem)]
+    elif kind == ".dcm" and (series := _dicom_series(path)):
+        others = [f for f in path.parent.glob("*.dcm") if _dicom_series(f) == series]
+    return [path, *sorted(file for file in others if file != path)]
+
+
+def _dicom_series(path: Path) -> bytes:
+    """Return a DICOM file's SeriesInstanceUID, which stands before its pixels; empty where none."""
+    with path.open("rb") as file:
+        start = file.read(1 << 16)
+    at = start.find(b"\x20\x00\x0e\x00UI")
+    if at < 0:
+        return b""
+    length = int.from_bytes(start[at + 6 : at + 8], "little")
+    return start[at + 8 : at + 8 + length]
 
 
 def environment(runtime: str, device: str) -> dict[str, str]:
@@ -38,6 +58,8 @@ def environment(runtime: str, device: str) -> dict[str, str]:
     device
         As torch names it.
     """
+    from importlib.metadata import version
+
     import cv2
     import numpy as np
     import openslide
@@ -50,6 +72,7 @@ def environment(runtime: str, device: str) -> dict[str, str]:
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "openslide": openslide.__library_version__,
+        **{name: version(name) for name in ("scipy", "tifffile", "imagecodecs")},
         "native": "yes" if native.is_available() else "no",
     }
     if runtime == "sparse":
@@ -62,8 +85,6 @@ def environment(runtime: str, device: str) -> dict[str, str]:
         found["torch"] = torch.__version__
         found["isa"] = torch.backends.cpu.get_cpu_capability()
     if not native.is_available():
-        from importlib.metadata import version
-
         found["scikit-image"] = version("scikit-image")
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..files import no_file
 from .values import to_uint8
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -38,7 +40,7 @@ def read_image(path: str | Path) -> tuple[NDArray[np.uint8], float | None]:
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} is not a file; give the path of an image.")
+        raise no_file(path, "an image")
     try:
         array, mpp = _read_tiff(path) if path.suffix.lower() in TIFF_SUFFIXES else _read_pil(path)
     except InputError:
@@ -69,6 +71,21 @@ def image_shape(path: str | Path) -> tuple[tuple[int, int], float | None]:
         with Image.open(path) as image:
             return (image.height, image.width), None
     return (0, 0), None
+
+
+def pixel_size(path: str | Path) -> tuple[float, float] | None:
+    """Return um a pixel of an image file, (y, x), from its header; None where it does not say."""
+    if Path(path).suffix.lower() not in TIFF_SUFFIXES:
+        return None
+    import tifffile
+
+    with tifffile.TiffFile(path) as tif:
+        return tiff_mpp(tif)
+
+
+def plausible_mpp(y: float | None, x: float | None) -> tuple[float, float] | None:
+    """Return um a pixel, (y, x); None outside of 0.02 to 20: a printer has that, no microscope."""
+    return (y, x) if y and x and 0.02 <= y <= 20 and 0.02 <= x <= 20 else None
 
 
 def to_rgb(array: NDArray[Any], name: str = "The image") -> NDArray[np.uint8]:
@@ -120,34 +137,78 @@ def _read_tiff(path: Path) -> tuple[NDArray[Any], float | None]:
 
     with tifffile.TiffFile(path) as tif:
         page = tif.pages[0]
+        _believable(page, path)
+        series = tif.series[0]
+        if series.axes == "CYX" and series.shape[0] == 3:  # OME-TIFF with a channel a page
+            return np.moveaxis(series.asarray(), 0, -1), _tiff_mpp(tif)
         array = page.asarray()
         if page.planarconfig == 2 and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
         return array, _tiff_mpp(tif)
 
 
+def _believable(page: Any, path: Path) -> None:
+    """Refuse a header that claims far more pixels than a file of this size can hold.
+
+    A few damaged bytes would ask for all memory otherwise.
+    """
+    largest = max(math.prod(page.shape), math.prod(page.chunks))
+    claimed = largest * (page.dtype.itemsize if page.dtype else 1)
+    # Deflate packs 1032 : 1 at most; blank tissue as JPEG or zstd a few times more.
+    if claimed > 64_000_000 + 4000 * path.stat().st_size:
+        raise InputError(
+            f"{path.name} claims {claimed:,} bytes of pixels in a file of "
+            f"{path.stat().st_size:,}: its header is damaged; copy or save it again."
+        )
+
+
 def _tiff_mpp(tif: Any) -> float | None:
-    """Return um a pixel from OME-XML, ImageJ metadata or a resolution in centimetres.
+    mpp = tiff_mpp(tif)
+    return mpp[1] if mpp else None
+
+
+def tiff_mpp(tif: Any) -> tuple[float, float] | None:
+    """Return um a pixel, (y, x), from OME-XML, ImageJ metadata or a resolution in centimetres.
 
     A resolution in inches is left alone: it is nearly always a printing default (72 dpi).
+
+    Parameters
+    ----------
+    tif
+        An open tifffile.TiffFile.
     """
     page = tif.pages[0]
-    mpp: float | None = None
+    x: float | None = None
+    y: float | None = None
     if tif.ome_metadata:
-        size = re.search(r'PhysicalSizeX="([0-9.eE+-]+)"', tif.ome_metadata)
-        unit = re.search(r'PhysicalSizeXUnit="([^"]+)"', tif.ome_metadata)
-        factor = {"µm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}.get(unit[1] if unit else "µm")
-        mpp = float(size[1]) * factor if size and factor else None
+        y, x = (_ome_size(tif.ome_metadata, axis) for axis in "YX")
     else:
-        tag = page.tags.get("XResolution")
         unit_tag = page.tags.get("ResolutionUnit")
-        resolution = tag.value[0] / tag.value[1] if tag and tag.value[1] else 0.0
         ij_unit = str((tif.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "u")
-        if resolution > 0 and ij_unit in ("um", "µm", "micron"):
-            mpp = 1 / resolution
-        elif resolution > 0 and unit_tag is not None and int(unit_tag.value) == 3:
-            mpp = 1e4 / resolution
-    return mpp if mpp and 0.02 <= mpp <= 20 else None
+        if ij_unit in ("um", "µm", "micron"):
+            um = 1.0
+        elif unit_tag is not None and int(unit_tag.value) == 3:
+            um = 1e4
+        else:
+            return None
+        y, x = (_resolution(page, axis, um) for axis in "YX")
+    x = x or y
+    y = y or x
+    return plausible_mpp(y, x)
+
+
+def _ome_size(xml: str, axis: str) -> float | None:
+    size = re.search(rf'PhysicalSize{axis}="([0-9.eE+-]+)"', xml)
+    unit = re.search(rf'PhysicalSize{axis}Unit="([^"]+)"', xml)
+    # Micro sign, Greek mu, and the sign as XML may write it.
+    factor = {"\u00b5m": 1.0, "\u03bcm": 1.0, "&#181;m": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}
+    scale = factor.get(unit[1] if unit else "um")
+    return float(size[1]) * scale if size and scale else None
+
+
+def _resolution(page: Any, axis: str, um: float) -> float | None:
+    tag = page.tags.get(f"{axis}Resolution")
+    return um * tag.value[1] / tag.value[0] if tag and tag.value[0] > 0 else None
 
 
 def first_line(error: Exception) -> str:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .reader import BAD_TILE, BLOCK, Slide, grid
+from .slide import BAD_TILE, BLOCK, Slide, grid
+from .tiff import TiffSlide
 
 _log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ class LazyLevel:
     ndim = 3
     dtype: np.dtype[np.uint8] = np.dtype(np.uint8)
 
-    def __init__(self, slide: Slide, level: int) -> None:
+    def __init__(self, slide: Slide | TiffSlide, level: int) -> None:
         self.slide, self.level = slide, level
         self.shape: tuple[int, int, int] = (*slide.shapes[level], 3)
         self.size = self.shape[0] * self.shape[1] * 3
@@ -56,6 +57,10 @@ class LazyLevel:
                 out[start : start + step] = block[:: rows.step, :: cols.step]
         out = out if isinstance(x_key, slice) else out[:, 0]
         return (out if isinstance(y_key, slice) else out[0])[..., channel]
+
+    def shown_at(self, places: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return where on either axis this array shows given places of the level."""
+        return self.slide.shown_at(self.level, places)
 
     def _block(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
         if not self.bad:

@@ -40,9 +40,10 @@ def outlines(labels: NDArray[np.integer]) -> list[Ring]:
     Returns
     -------
     list of Ring
-        In the order of each ring's first vertex, row by row. Pixels that touch by a corner alone
-        are not joined (4-connected), so that no ring crosses itself. The signed areas of a
-        label's rings sum to its pixels.
+        In a fixed order. Pixels that touch by a corner alone
+        are not joined (4-connected), and no ring comes to a vertex twice: where an object closes
+        around a hole by a corner, the hole has a ring of its own, as the geometries of GeoJSON
+        want it. The signed areas of a label's rings sum to its pixels.
     """
     starts, turns, follows, label_of, width = _edges(labels)
     visited = bytearray(len(starts))
@@ -52,20 +53,48 @@ def outlines(labels: NDArray[np.integer]) -> list[Ring]:
     for first in range(len(vertex)):
         if visited[first]:
             continue
-        corners = []
+        path = []
         at = first
-        before = -1
         while not visited[at]:
             visited[at] = 1
-            if turn[at] != before:
-                corners.append(divmod(vertex[at], width))
-                before = turn[at]
+            path.append(at)
             at = follow[at]
-        if len(corners) > 4 and turn[first] == before:
-            corners.pop(0)  # the ring began in the middle of a straight line
-        # The first edge starts at the ring's topmost leftmost vertex: an object lies below it.
-        rings.append(Ring(int(label_of[first]), turn[first] != 0, corners))
+        label = int(label_of[first])
+        for part in _parts([vertex[edge] for edge in path]):
+            rings.append(_ring(label, [path[i] for i in part], vertex, turn, width))
     return rings
+
+
+def _parts(vertices: list[int]) -> list[list[int]]:
+    """Cut a closed line wherever it comes to a vertex again; return the positions of each part."""
+    if len(set(vertices)) == len(vertices):
+        return [list(range(len(vertices)))]
+    parts: list[list[int]] = []
+    path: list[int] = []
+    since: dict[int, int] = {}
+    for position, vertex in enumerate(vertices):
+        if vertex in since:
+            start = since[vertex]
+            parts.append(path[start:])
+            for left in path[start:]:
+                del since[vertices[left]]
+            del path[start:]
+        since[vertex] = len(path)
+        path.append(position)
+    return [path, *parts]
+
+
+def _ring(label: int, path: list[int], vertex: list[int], turn: list[int], width: int) -> Ring:
+    """Return the ring of edges that follow each other."""
+    # From its topmost leftmost vertex on: an object's first edge goes right there, a hole's down.
+    first = path.index(min(path, key=vertex.__getitem__))
+    corners = []
+    before = turn[path[first - 1]]
+    for edge in path[first:] + path[:first]:
+        if turn[edge] != before:
+            corners.append(divmod(vertex[edge], width))
+            before = turn[edge]
+    return Ring(label, turn[path[first]] != 0, corners)
 
 
 def _edges(

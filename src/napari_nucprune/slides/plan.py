@@ -238,6 +238,7 @@ def _new(
     plan["input"] |= {
         "path": str(ask.slide.resolve()),
         "mpp": list(own),
+        "corner": list(source.corner),
         "mpp_assumed": source.mpp is None,
     }
     scratch.begin(plan)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..files import cannot_write
 from .lattice import Core, Lattice
-from .ownership import compose
+from .seams import compose
 
 if TYPE_CHECKING:
     from .bench import Bench

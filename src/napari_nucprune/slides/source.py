@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .image import read_image
+from .image import pixel_size, read_image
 from .values import to_uint8
 
 
@@ -28,16 +28,48 @@ class Source:
         um a pixel of level 0, (y, x); None where the image does not say.
     name
         For messages.
+    corner
+        Of what was scanned, (y, x) in level-0 pixels, from which QuPath counts.
     """
 
     levels: Sequence[Any]
     mpp: tuple[float, float] | None = None
     name: str = "The image"
+    corner: tuple[int, int] = (0, 0)
 
     @property
     def shape(self) -> tuple[int, int]:
         """(H, W) of level 0."""
         return int(self.levels[0].shape[0]), int(self.levels[0].shape[1])
+
+    @property
+    def downsamples(self) -> list[tuple[float, float]]:
+        """Level-0 pixels a pixel of each level, (y, x).
+
+        A whole number where the level's shape is that but for one pixel: scanners join whole
+        squares of pixels and cut off or fill up what is left at the end, so that the ratio of the
+        shapes would be off by up to a pixel of the level there.
+        """
+        (height, width), shapes = self.shape, [level.shape[:2] for level in self.levels]
+        return [(_downsample(height, int(h)), _downsample(width, int(w))) for h, w in shapes]
+
+
+def bad_of(source: Source) -> set[tuple[int, int, int]]:
+    """Return (level, row, column) of the squares that could not be read so far."""
+    return {
+        (index, *square)
+        for index, level in enumerate(source.levels)
+        for square in tuple(getattr(level, "bad", ()))
+    }
+
+
+def _downsample(whole: int, side: int) -> float:
+    ratio = whole / max(side, 1)
+    # Of a few pixels several numbers could be the one: powers of 2 are by far the most usual.
+    for number in (2 ** round(math.log2(max(ratio, 1))), round(ratio)):
+        if number and abs(whole / number - side) <= 1:
+            return float(number)
+    return ratio
 
 
 def open_source(path: str | Path, mpp: float | None = None, slide: bool = False) -> Source:
@@ -46,11 +78,11 @@ def open_source(path: str | Path, mpp: float | None = None, slide: bool = False)
     Parameters
     ----------
     path
-        What `slides.reader` lists as slides goes through OpenSlide, all else is an image file.
+        What `slides.reader` lists as slides is opened as one, all else is an image file.
     mpp
         um a pixel, instead of what the file says.
     slide
-        Open through OpenSlide whatever it knows, a tiled TIFF too; else as an image file.
+        Open whatever is a slide by its content, a tiled TIFF too; else as an image file.
 
     Raises
     ------
@@ -58,20 +90,22 @@ def open_source(path: str | Path, mpp: float | None = None, slide: bool = False)
         Where the file cannot be read or ``mpp`` is no number above 0.
     """
     from .lazy import LazyLevel
-    from .reader import SUFFIXES, Slide, is_slide
+    from .reader import SUFFIXES, is_slide, open_slide
 
     if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
         raise InputError(f"The pixel size is {mpp:g} um; give a number above 0.")
     path = Path(path)
     levels: Sequence[Any]
+    corner = (0, 0)
     if path.suffix.lower() in SUFFIXES or (slide and is_slide(path)):
-        opened = Slide.open(path)
+        opened = open_slide(path)
         levels = [LazyLevel(opened, level) for level in range(len(opened.shapes))]
         own = opened.mpp
+        if opened.bounds:
+            corner = opened.bounds[0], opened.bounds[1]
     else:
-        rgb, single = read_image(path)
-        levels, own = [rgb], (single, single) if single else None
-    return Source(levels, (mpp, mpp) if mpp else own, path.name)
+        levels, own = [read_image(path)[0]], pixel_size(path)
+    return Source(levels, (mpp, mpp) if mpp else own, path.name, corner)
 
 
 class Plane:

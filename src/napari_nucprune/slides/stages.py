@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import Cancelled, InputError
 from ..files import cannot_write
@@ -19,8 +20,9 @@ from . import fixed
 from .bench import Bench, bench_for
 from .describe import describe
 from .lattice import Core
-from .ownership import Claims, claim, least_pixels, marker_radius, settle
+from .ownership import Claims, claim, least_pixels, marker_radius
 from .scratch import Found, Stage
+from .seams import settle
 from .tissue import tissue_of_window
 
 #: Of a core's pixels may lie beyond what the codes hold.
@@ -171,9 +173,16 @@ def _nuclei(bench: Bench, core: Core) -> dict[str, Any]:
         found = claim(lattice, core, inside, landscape, margin, bench.merge, bench.mpp)
     if found is None or not len(found):
         return {"nuclei": 0, "seconds": time.perf_counter() - started}
-    described = describe(lattice, core, found, distance, (box[0], box[1]), bench.ratios, bench.mpp)
+    described = _described(bench, core, found, distance, (box[0], box[1]))
     scratch.save_found("nuclei", core, described)
     return {"nuclei": len(found), "seconds": time.perf_counter() - started}
+
+
+def _described(
+    bench: Bench, core: Core, claims: Claims, distance: NDArray[np.uint16], origin: Core
+) -> Found:
+    about = bench.ratios, bench.mpp, bench.source.corner
+    return describe(bench.lattice, core, claims, distance, origin, *about)
 
 
 def _settled(bench: Bench, core: Core) -> dict[str, Any]:
@@ -191,7 +200,7 @@ def _settled(bench: Bench, core: Core) -> dict[str, Any]:
         box = lattice.box(core, lattice.reach)
         _, distance = bench.stored(box)
         described = (
-            describe(lattice, core, left, distance, (box[0], box[1]), bench.ratios, bench.mpp)
+            _described(bench, core, left, distance, (box[0], box[1]))
             if len(left)
             else Found(left, np.zeros((0, 0)), [])
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ..pruning.recovery import TISSUE
 from .image import to_rgb
 from .lattice import Core, Lattice
+from .slide import BAD_TILE
 from .source import Source
 
 #: Side of a block in network pixels; it is tissue, or within `NEAR` blocks of some.
@@ -67,7 +68,8 @@ def candidates(source: Source, lattice: Lattice) -> list[Core]:
     Returns
     -------
     list
-        In order; all cores where no level is small enough to be looked at.
+        In order; all cores where no level is small enough to be looked at, and those where it is
+        damaged.
     """
     level = _small(source)
     if level is None:
@@ -78,6 +80,10 @@ def candidates(source: Source, lattice: Lattice) -> list[Core]:
         strip = to_rgb(np.asarray(level[top : top + _STRIP]), source.name)
         # More is let through than at full size: a pixel here is the mean of many.
         counts[top + 1 : top + 1 + len(strip), 1:] = stained(strip, 0.05)
+    # What cannot be seen here may be tissue, and readable at the level that is run.
+    for row, column in tuple(getattr(level, "bad", ())):
+        top, left = row * BAD_TILE + 1, column * BAD_TILE + 1
+        counts[top : top + BAD_TILE, left : left + BAD_TILE] = 1
     np.cumsum(counts, 0, out=counts)
     np.cumsum(counts, 1, out=counts)
     scale = height / lattice.shape[0], width / lattice.shape[1]

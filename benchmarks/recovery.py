@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from recovery_parts import parts
 
 from napari_nucprune.checkpoint.bundled import open_checkpoint
 from napari_nucprune.checkpoint.format import Checkpoint
@@ -157,7 +158,9 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/recovery.md"))
     parser.add_argument("--kept", type=Path, default=Path("runs/recovery.json"))
     parser.add_argument("--half", choices=["second", "both"], default="second")
-    parser.add_argument("--only", choices=["curve", "variants", "sources", "all"], default="all")
+    parser.add_argument(
+        "--only", choices=["curve", "variants", "parts", "sources", "all"], default="all"
+    )
     options = parser.parse_args()
     options.kept.parent.mkdir(parents=True, exist_ok=True)
 
@@ -210,6 +213,10 @@ def main() -> None:
     if options.only in ("variants", "all"):
         lines += variants(study, items, mpp, dense)
         options.output.write_text("\n".join(lines), encoding="utf-8")
+    if options.only in ("parts", "all"):
+        about, head, rows = parts(checkpoint, crops_of(items[0], mpp), AT)
+        lines += ["## What each part costs", "", about, "", *table(head, rows)]
+        print(*lines[-12:], sep="\n")
     if options.only in ("sources", "all"):
         lines += sources(study, items, options.data, mpp, dense)
     options.output.write_text("\n".join(lines), encoding="utf-8")
@@ -233,7 +240,10 @@ def variants(
             row += [figures[0], figures[3], f"{found['seconds']:.2f}"]
         print(row)
         rows.append(row)
-    about = "Seconds are for both branches on this machine, the dense responses being there."
+    about = (
+        "Seconds are for both branches on this machine, the dense responses being there, with "
+        "other work beside them in part: those below were taken alone."
+    )
     return ["## How to refit", "", about, "", *table(head, rows)]
 
 
@@ -278,6 +288,9 @@ def sources(
         "",
         *table(head, counts),
         "## Whose crops",
+        "",
+        "What *bundled* takes is a picture, not the dense network's statistics: those would hold "
+        "for one network only, the picture serves whichever checkpoint is loaded.",
         "",
         *table(head, rows),
     ]

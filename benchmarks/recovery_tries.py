@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -77,6 +78,30 @@ def second_sweep(case: Case) -> Checkpoint:
     """Refit all layers once more, from the recovered weights."""
     found = case.recovered()
     return case.kept_support(found, nonzero(found, case.masks))
+
+
+def dense_inputs(case: Case) -> Checkpoint:
+    """Fit every layer to the dense network's inputs, which is all that its statistics hold."""
+    real = responses.watch
+
+    def watch(net: torch.nn.Module, crops: torch.Tensor, before: Any, after: Any) -> None:
+        fitted = {}
+
+        def enter(name: str, module: responses.Conv, x: torch.Tensor) -> None:
+            dense = {key: value.clone() for key, value in module.state_dict().items()}
+            before(name, module, x)
+            fitted[name] = {key: value.clone() for key, value in module.state_dict().items()}
+            module.load_state_dict(dense)
+
+        real(net, crops, enter, after)
+        for name, module in responses.convolutions(net).items():
+            module.load_state_dict(fitted[name])
+
+    responses.watch = watch
+    try:
+        return case.recovered()
+    finally:
+        responses.watch = real
 
 
 def matched(case: Case, network: Checkpoint) -> Checkpoint:
@@ -178,12 +203,13 @@ def wanda(case: Case) -> Checkpoint:
     return case.kept_support(case.dense, masks)
 
 
-def densities(case: Case) -> Checkpoint:
-    """Spread as many weights over the layers as their effect on the output says, then recover."""
+def densities(case: Case, power: float = 0.0) -> Checkpoint:
+    """Spread as many weights over the layers by effect / multiply-adds ** power, then recover."""
     scored = scores_of_weights(case, effect=True)
     masks: Masks = {}
     for b in BRANCHES:
-        flat = np.concatenate([s.ravel() for s in scored[b].values()])
+        macs = {x.name: x.positions**power for x in case.dense.layers(b)}
+        flat = np.concatenate([(s / macs[n]).ravel() for n, s in scored[b].items()])
         kept = highest(flat, sum(int(m.sum()) for m in case.masks[b].values()))
         ends = np.cumsum([s.size for s in scored[b].values()])[:-1]
         parts = np.split(kept, ends)
@@ -201,6 +227,7 @@ def highest(score: np.ndarray, count: int) -> np.ndarray:
 
 WAYS: dict[str, Way] = {
     "recovered (the default)": Case.recovered,
+    "recovered from the dense network's inputs": dense_inputs,
     "and a second sweep over the layers": second_sweep,
     "and each channel's mean and variance matched": lambda c: matched(c, c.recovered()),
     "and ten seconds of self-distillation": lambda c: distilled(c, c.recovered()),
@@ -208,6 +235,8 @@ WAYS: dict[str, Way] = {
     "one-shot, ten seconds of self-distillation": lambda c: distilled(c, c.one_shot()),
     "activation-weighted magnitude (Wanda), refitted": wanda,
     "recovered, layers' densities by effect": densities,
+    "by effect for the square root of a multiply-add": lambda c: densities(c, 0.5),
+    "by effect for a multiply-add": lambda c: densities(c, 1.0),
 }
 
 

@@ -9,7 +9,8 @@ from helpers import QUICK, TINY, equal_weights, make_checkpoint, noise
 from napari_nucprune import recovered
 from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.errors import Cancelled, InputError
-from napari_nucprune.preview import Job, Session
+from napari_nucprune.job import Job
+from napari_nucprune.preview import Session
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Ranking, apply
 from napari_nucprune.recovered import Recoveries, pack, unpack

@@ -20,7 +20,8 @@ class Recipe:
         Further refits of layers before a ReLU, to what it lets through.
     select_stages
         Steps in which a layer's weights are chosen anew by its responses, as many as the strategy
-        keeps there; 0 keeps the strategy's own. Wide layers take fewer (`layer_fit.WIDE_STAGES`).
+        keeps there; 0 keeps the strategy's own. Layers that are wide, or keep more than a few
+        per cent, take fewer (`layer_fit.WIDE_STAGES`, `layer_fit.THIN`).
     by_effect
         Whether places are drawn, and channels compared, by what an error there does to the output
         (`sensitivities`); else all count alike.

@@ -41,6 +41,48 @@ def safetensors_seed(path: Path) -> None:
     save(make_checkpoint(TINY), path)
 
 
+def packed_seed(path: Path) -> None:
+    from helpers import TINY, make_checkpoint
+    from napari_nucprune.checkpoint.format import save
+    from napari_nucprune.doors import Pruning
+    from napari_nucprune.pruning.strategy import Ranking, apply
+
+    dense, asked = make_checkpoint(TINY), Pruning("layer-wise", 2, 2)
+    save(apply(dense, asked, Ranking(dense).masks(asked)), path, "lossless")
+
+
+def session_seed(path: Path) -> None:
+    from napari_nucprune.difference.saved import FORMAT, VERSION
+
+    scores = {"semantic_dice": 0.5, "distance_r2": None, "aji": 0.5, "pq": 0.5}
+    point = {"strategy": "layer-wise", "cr": 5, "scores": scores, "start": scores}
+    place = {"scale": [1, 1], "translate": [0, 0], "rotate": [[1, 0], [0, 1]], "shear": [0],
+             "affine": [[1, 0, 0], [0, 1, 0], [0, 0, 1]], "units": ["um", "um"], "about": {}}  # fmt: skip
+    tiff = path.with_name("pin.tif")
+    import tifffile
+
+    tifffile.imwrite(tiff, np.ones((4, 4), np.int32))
+    path.write_text(json.dumps({
+        "format": FORMAT, "version": VERSION, "live": True,
+        "image": {"name": "a", "path": None, "area": "whole image", "mpp": 0.25},
+        "checkpoint": {"origin": "he-nuclei", "sha256": "0"},
+        "pruning": {"strategy": "layer-wise", "recovery": "off", "reselect": False, "linked": True,
+                    "cr": 5, "cr_semantic": 5, "cr_distance": 5.5, "keep": None},
+        "compare": {"result": "shown", "reference": "dense", "differences": True, "filled": True,
+                    "points": False, "maps": False},
+        "sweep": {"about": "", "loss": 0.02, "points": [point]},
+        "pins": [{"ident": "a", "label": "b",
+                  "layers": {"instances": {"file": tiff.name, **place}}}],
+    }))  # fmt: skip
+
+
+def sweep_seed(path: Path) -> None:
+    from napari_nucprune.compare.sweep_points import SweepPoint
+    from napari_nucprune.datasets.sweep import Kept
+
+    Kept(path, {}).add("a", [SweepPoint("LAMP", 5.0, "both", {"pq": 0.5}, {"pq": 0.6})])
+
+
 def torch_seed(path: Path) -> None:
     import torch
 
@@ -121,6 +163,18 @@ def read_checkpoint(path: Path) -> Any:
     return load(path)
 
 
+def read_session(path: Path) -> Any:
+    from napari_nucprune.difference.saved import read
+
+    return read(path)
+
+
+def read_sweep(path: Path) -> Any:
+    from napari_nucprune.datasets.sweep import Kept
+
+    return Kept(path, {})
+
+
 def read_foreign(path: Path) -> Any:
     from napari_nucprune.checkpoint.foreign import open_foreign
 
@@ -178,6 +232,7 @@ def read_training(path: Path) -> Any:
 #: File's ending, how a good one is made, what reads it.
 TARGETS: dict[str, tuple[str, Callable[[Path], None], Callable[[Path], Any]]] = {
     "safetensors": (".safetensors", safetensors_seed, read_checkpoint),
+    "packed": (".safetensors", packed_seed, read_checkpoint),
     "torch": (".pt", torch_seed, read_foreign),
     "keras-h5": (".h5", keras_seed, read_foreign),
     "keras": (".keras", keras_seed, read_foreign),
@@ -190,6 +245,8 @@ TARGETS: dict[str, tuple[str, Callable[[Path], None], Callable[[Path], Any]]] = 
     "slide": (".svs", tiff_seed, read_slide),
     "mat": (".mat", mat_seed, read_mat),
     "settings": (".json", settings_seed, read_settings),
+    "session": (".json", session_seed, read_session),
+    "sweep": (".json", sweep_seed, read_sweep),
     "recipe": (".toml", training_seed, read_training),
 }
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch_file
 
 from helpers import PUBLISHED, QUICK, branch_weights, is_one_line, make_checkpoint
 from napari_nucprune.checkpoint.foreign import branch_of, open_foreign, read_tensors
@@ -135,6 +136,21 @@ def test_a_missing_bias_is_zeros(tmp_path, two):
         np.testing.assert_array_equal(array, wanted)
 
 
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_precisions(tmp_path, two, kind, suffix):
+    paths = []
+    for branch in BRANCHES:
+        state = {k: v.to(kind) for k, v in foreign_state(two[branch], WIDTHS).items()}
+        paths.append(tmp_path / f"{branch}.{suffix}")
+        (torch.save if suffix == "pt" else save_torch_file)(state, paths[-1])
+    found = open_foreign(*paths)
+    for branch in BRANCHES:
+        for name, array in two[branch].items():
+            wanted = torch.from_numpy(array).to(kind).float().numpy()
+            np.testing.assert_array_equal(found.weights[branch][name], wanted)
+
+
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("kind", ["h5", "keras", "model"])
 def test_keras_weights(tmp_path, two, version, kind):
@@ -208,10 +224,63 @@ def test_one_file_with_both_branches_by_a_map(tmp_path, two):
     check(open_foreign(tmp_path / "both.pt", mapping=tmp_path / "map.json"), two)
 
 
+@pytest.mark.parametrize("seen", ["0..1", "0..255"])
+@pytest.mark.parametrize("concat", ["up-first", "skip-first"])
+def test_what_shapes_do_not_show_is_said_by_a_map(tmp_path, two, concat, seen):
+    """Another author's forward pass, written with torch alone, on the names of that file."""
+    rgb = np.random.default_rng(2).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+
+    def forward(state):
+        def conv(x):
+            i = next(count)
+            weight, bias = (state[f"net.block{i}.0.{n}"] for n in ("weight", "bias"))
+            return torch.nn.functional.conv2d(x, weight, bias, padding=weight.shape[-1] // 2)
+
+        count = iter(range(99))
+        x = torch.from_numpy(rgb).float().permute(2, 0, 1)[None]
+        x = x if seen == "0..255" else x / 255
+        skips = []
+        for level in range(len(WIDTHS)):
+            x = torch.relu(conv(torch.relu(conv(x))))
+            if level < len(WIDTHS) - 1:
+                skips.append(x)
+                x = torch.nn.functional.max_pool2d(x, 2)
+        while skips:
+            i = next(count)
+            weight, bias = (state[f"net.block{i}.0.{n}"] for n in ("weight", "bias"))
+            up = torch.nn.functional.conv_transpose2d(x, weight, bias, stride=2)
+            parts = [up, skips.pop()]
+            x = torch.cat(parts if concat == "up-first" else parts[::-1], 1)
+            x = torch.relu(conv(torch.relu(conv(x))))
+        return conv(x)[0, 0].numpy()
+
+    paths, wanted = [], {}
+    for branch in BRANCHES:
+        state = foreign_state(two[branch], WIDTHS)
+        if seen == "0..255":
+            state["net.block0.0.weight"] /= 255
+        paths.append(tmp_path / f"{branch}.pt")
+        torch.save(state, paths[-1])
+        wanted[branch] = forward(state)
+    mapping = tmp_path / "map.json"
+    # Only what differs from the published network has to be said.
+    said = {"concat": concat} if seen == "0..1" else {"input": seen, "concat": concat}
+    mapping.write_text(json.dumps(said))
+    runtime = TorchRuntime("cpu")
+    runtime.load(open_foreign(*paths, mpp=0.25, mapping=mapping))
+    maps = runtime.run(Field(rgb, 0.25))
+    np.testing.assert_allclose(maps.distance, wanted["distance"], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(maps.semantic, 1 / (1 + np.exp(-wanted["semantic"])), atol=1e-5)
+    runtime.load(open_foreign(*paths, mpp=0.25))
+    same = np.allclose(runtime.run(Field(rgb, 0.25)).distance, wanted["distance"], atol=1e-3)
+    assert same == (concat == "up-first" and seen == "0..1"), "the option would change nothing"
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "[]", "{}", '{"semantic": 3}', '{"semantic": {"head": 3}}', '{"semantic": {"head": "x"}}',
-     '{"semantic": {}}', '{"other": {}}', '{"semantic": {}, "input": "-1..1"}', "[" * 5000],
+     '{"semantic": {}}', '{"other": {}}', '{"semantic": {}, "input": "-1..1"}', "[" * 5000,
+     '{"concat": "sideways"}', '{"concat": 3}', '{"input": []}', '{"input": "0..1", "mpp": 1}'],
 )  # fmt: skip
 def test_wrong_maps(tmp_path, two, content):
     path = tmp_path / "s.pt"
@@ -367,14 +436,18 @@ def test_the_numbers_by_hand(tmp_path):
 
 
 BY_KERAS = """
-import sys, numpy as np, keras
-from keras import layers as L
+import os, sys, numpy as np
+if os.environ.get("TF_USE_LEGACY_KERAS"):
+    import tf_keras as keras
+else:
+    import keras
+L = keras.layers
 folder = sys.argv[1]
 rgb = np.load(folder + "/rgb.npy")
 for branch, act in (("semantic", "sigmoid"), ("distance", None)):
     widths = (4, 6, 8, 8, 8)
     x = inputs = keras.Input((None, None, 3))
-    x = L.Rescaling(1 / 255)(x)
+    x = L.Lambda(lambda x: x / 255)(x)
     skips = []
     conv = lambda x, w: L.Conv2D(w, 3, padding="same", activation="relu")(x)
     for i, w in enumerate(widths):
@@ -391,18 +464,22 @@ for branch, act in (("semantic", "sigmoid"), ("distance", None)):
     model.save_weights(f"{folder}/{branch}.weights.h5")
     model.save(f"{folder}/{branch}.h5")
     model.save(f"{folder}/{branch}.keras")
-    np.save(f"{folder}/{branch}.npy", keras.ops.convert_to_numpy(model(rgb[None]))[0, ..., 0])
+    out = model(rgb[None])
+    out = out.detach().cpu().numpy() if hasattr(out, "detach") else np.asarray(out)
+    np.save(f"{folder}/{branch}.npy", out[0, ..., 0])
 """
 
 
 def test_the_numbers_of_keras_itself(tmp_path):
-    if not os.environ.get("NUCPRUNE_KERAS") or find_spec("keras") is None:
+    """NUCPRUNE_KERAS=1 takes this Python's Keras on torch, a path another Python's (TensorFlow)."""
+    asked = os.environ.get("NUCPRUNE_KERAS", "")
+    if not asked or (asked == "1" and find_spec("keras") is None):
         pytest.skip("asked for by NUCPRUNE_KERAS=1 (pip install keras): its import takes long")
     rgb = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.float32)
     np.save(tmp_path / "rgb.npy", rgb)
-    env = os.environ | {"KERAS_BACKEND": "torch"}
+    env = os.environ | ({"KERAS_BACKEND": "torch"} if asked == "1" else {})
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(BY_KERAS), str(tmp_path)],
+        [sys.executable if asked == "1" else asked, "-c", textwrap.dedent(BY_KERAS), str(tmp_path)],
         env=env, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from ..doors import BRANCHES, Branch, Merge
 from ..errors import InputError
 from ..files import cannot_write, replacing
-from .architecture import Layer, expected_shapes, layers, widths_of
+from .architecture import Layer, layers, widths_of
+from .branches import Weights as Weights
+from .branches import branches
 from .metadata import from_metadata, parse
 from .packed import Packing, halved, pack, unpack
 from .torch_file import plain_arrays, torch_state
@@ -25,7 +27,6 @@ FORMAT = "nucprune"
 #: Of plain and of packed files: what reads only plain ones refuses the others with a sentence.
 VERSION, PACKED_VERSION = "1", "2"
 SUFFIXES = (".safetensors", ".pt", ".pth")
-Weights = Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -234,7 +235,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            kinds = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
+            tensors = {n: file.get_tensor(n) for n, kind in kinds.items() if kind != "BF16"}
+        if len(tensors) < len(kinds):
+            # numpy has no such type; torch does.
+            with safe_open(path, "pt") as file:
+                tensors = {
+                    n: tensors[n] if n in tensors else file.get_tensor(n).float().numpy()
+                    for n in kinds
+                }
     except Exception as error:
         raise InputError(
             f"{path.name} is not a readable safetensors file ({str(error)[:100]}); "
@@ -251,57 +260,3 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any
     if packed is not None:
         tensors = unpack(tensors, packed, path.name)
     return tensors, parse(header["nucprune"], path)
-
-
-def branches(tensors: Mapping[str, NDArray[Any]], file: str) -> dict[Branch, Weights]:
-    """Check the arrays of both branches, named ``semantic.encoder.0.conv1.weight`` and so on.
-
-    Raises
-    ------
-    InputError
-        Names what is missing, left over, of another shape or not finite.
-    """
-    weights: dict[Branch, Weights] = {}
-    for branch in BRANCHES:
-        own = {
-            name.removeprefix(f"{branch}."): array
-            for name, array in tensors.items()
-            if name.startswith(f"{branch}.")
-        }
-        if not own:
-            raise InputError(
-                f"{file} has no {branch} branch (its first tensor is "
-                f"{next(iter(tensors), 'missing')!r}); expected both branches with names like "
-                f"'{branch}.encoder.0.conv1.weight'."
-            )
-        weights[branch] = _checked(own, branch, file)
-    extra = len(tensors) - sum(len(w) for w in weights.values())
-    if extra:
-        raise InputError(f"{file} holds {extra} tensors of no branch; expected only two branches.")
-    return weights
-
-
-def _checked(own: dict[str, NDArray[Any]], branch: Branch, file: str) -> Weights:
-    widths = widths_of(own)
-    if not 2 <= len(widths) <= 8 or min(widths) < 1:
-        raise InputError(f"{file}: the {branch} branch is not a U-Net of 2 to 8 levels.")
-    shapes = expected_shapes(widths)
-    for name, shape in shapes.items():
-        if name not in own or own[name].shape != shape:
-            found = own[name].shape if name in own else "nothing"
-            raise InputError(f"{file}: {branch}.{name} is {found}; expected the shape {shape}.")
-    if len(own) != len(shapes):
-        unknown = sorted(set(own) - set(shapes))[0]
-        raise InputError(f"{file}: {f'{branch}.{unknown}'!r} belongs to no layer of this U-Net.")
-    result: dict[str, NDArray[np.float32]] = {}
-    for name in shapes:
-        if own[name].dtype.kind != "f":
-            raise InputError(f"{file}: {branch}.{name} is {own[name].dtype}; expected floats.")
-        array = own[name].astype(np.float32, copy=False)
-        if not np.isfinite(array).all():
-            raise InputError(
-                f"{file}: {branch}.{name} holds values that are not finite (NaN or infinite); "
-                "the training has diverged or the file is damaged."
-            )
-        result[name] = array
-    return result

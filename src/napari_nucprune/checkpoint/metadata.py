@@ -61,12 +61,24 @@ def from_metadata(
         (math.isfinite(unit) and unit >= 0, "distance_unit_um"),
         (isinstance(name, str), "name"),
         (isinstance(provenance, dict), "provenance"),
-        (pruning is None or isinstance(pruning, dict), "pruning"),
+        (pruning is None or _is_state(pruning), "pruning"),
         (parent is None or isinstance(parent, str), "parent_sha256"),
     ):
         if not ok:
             raise _damaged(path, f"{what} is {str(metadata.get(what))[:40]}")
     return Checkpoint(name, weights, own_mpp, merge, unit, provenance, pruning, parent)
+
+
+def _is_state(pruning: Any) -> bool:
+    """Say whether a stored pruning state can be used."""
+    if not isinstance(pruning, dict):
+        return False
+    keep = pruning.get("keep")
+    return (
+        isinstance(pruning.get("strategy", ""), str)
+        and isinstance(pruning.get("recovery", {}), dict)
+        and (keep is None or (isinstance(keep, list) and all(isinstance(k, str) for k in keep)))
+    )
 
 
 def _damaged(path: Path, what: str) -> InputError:

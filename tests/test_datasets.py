@@ -311,3 +311,29 @@ def test_an_unknown_layout(tmp_path):
 def test_image_and_labels_must_agree():
     with pytest.raises(InputError, match="same size"):
         Annotated("x", "p", noise(0, 4, 5), np.zeros((5, 4), np.int32), 0.25, "CC0")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float64])
+def test_matlab_files_are_looked_at_before_scipy_reads_them(tmp_path, kind, compressed):
+    """A type number that is none ended the process (a segmentation fault in scipy)."""
+    import struct
+
+    from scipy.io import savemat
+
+    from napari_nucprune.datasets.consep import labels_from_mat
+
+    labels = np.arange(30).reshape(5, 6)
+    values = {"inst_map": labels.astype(kind), "inst_type": np.ones((5, 1)), "text": "a"}
+    path = tmp_path / "a.mat"
+    savemat(path, values, do_compression=compressed)
+    np.testing.assert_array_equal(labels_from_mat(path, (5, 6)), labels)
+    savemat(path, values)
+    data = path.read_bytes()
+    # The tag of the numbers follows the name.
+    at = data.index(b"inst_map") + 8
+    for number in (0, 8, 10, 200):
+        path.write_bytes(data[:at] + struct.pack("<I", number) + data[at + 4 :])
+        with pytest.raises(InputError) as caught:
+            labels_from_mat(path, (5, 6))
+        assert "a.mat" in str(caught.value)

@@ -11,14 +11,16 @@ from PIL import Image
 
 from helpers import QUICK, is_one_line, make_checkpoint, noise
 from napari_nucprune.compare.fate import fates
+from napari_nucprune.compare.outcome import FATES
 from napari_nucprune.difference.colours import FATE_COLOURS, rgb
 from napari_nucprune.difference.compare import METRICS, Comparer
 from napari_nucprune.difference.export import export
 from napari_nucprune.difference.field_sweep import FieldSweep
 from napari_nucprune.difference.placed import Placed, placed
-from napari_nucprune.doors import FATES, Pruning
+from napari_nucprune.doors import Pruning
 from napari_nucprune.errors import Cancelled, InputError
-from napari_nucprune.preview import Job, Session
+from napari_nucprune.job import Job
+from napari_nucprune.preview import Session
 from napari_nucprune.pruning.by_layer import by_layer, finest
 from napari_nucprune.slides.source import Source
 

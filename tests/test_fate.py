@@ -9,7 +9,7 @@ from hypothesis.extra import numpy as hnp
 
 from napari_nucprune.compare.fate import fates
 from napari_nucprune.compare.metrics import score
-from napari_nucprune.doors import FATES
+from napari_nucprune.compare.outcome import FATES
 from napari_nucprune.errors import InputError
 from test_metrics import random_pair
 

@@ -12,15 +12,8 @@ from PIL import Image
 from helpers import QUICK, TINY, make_checkpoint, noise
 from napari_nucprune.cli import main
 from napari_nucprune.compare.figure import draw
-from napari_nucprune.compare.sweep import (
-    CLAIMS,
-    STOPS,
-    SweepPoint,
-    against,
-    largest_cr_within,
-    mean_points,
-    sweep,
-)
+from napari_nucprune.compare.sweep import STOPS, against, sweep
+from napari_nucprune.compare.sweep_points import CLAIMS, SweepPoint, largest_cr_within, mean_points
 from napari_nucprune.datasets import sweep as folders
 from napari_nucprune.doors import BRANCHES, Field, Maps, Pruning, Scores
 from napari_nucprune.errors import Cancelled, InputError

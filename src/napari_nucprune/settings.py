@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Mapping
 from contextlib import suppress
@@ -63,7 +62,7 @@ def checked(values: Mapping[str, Any]) -> tuple[Settings, list[str]]:
         ok = {
             "device": value in DEVICES if isinstance(value, str) else False,
             "checkpoint": isinstance(value, str) and "\0" not in value,
-            "cr": number and math.isfinite(value) and 1 <= value <= 64,
+            "cr": number and 1 <= value <= 64,
             "live": isinstance(value, bool),
         }[name]
         good[name] = value if ok else default[name]

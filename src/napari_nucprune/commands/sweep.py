@@ -14,7 +14,7 @@ from .common import about_runtime, open_annotated, open_asked, open_runtime, say
 
 if TYPE_CHECKING:
     from ..checkpoint.format import Checkpoint
-    from ..compare.sweep import SweepPoint
+    from ..compare.sweep_points import SweepPoint
     from ..datasets.base import Annotated
     from ..datasets.sweep import Kept, Network
     from ..pruning.recovery import Calibration
@@ -25,7 +25,7 @@ DEFAULT = "layer-wise,network-wide"
 
 def sweep(options: argparse.Namespace) -> None:
     """``nucprune sweep``."""
-    from ..compare.sweep import CLAIMS, mean_points, write_csv
+    from ..compare.sweep_points import CLAIMS, mean_points, write_csv
     from ..datasets.sweep import Kept, sweep_folder
     from ..pruning.strategies import strategy_named
     from ..slides.outputs import staged, write_json
@@ -205,7 +205,7 @@ def _largest(
     between: Callable[[str, float], SweepPoint],
 ) -> dict[str, dict[str, float | None]]:
     """Return the largest ratio within the loss, by strategy and by what is claimed."""
-    from ..compare.sweep import CLAIMS, largest_cr_within
+    from ..compare.sweep_points import CLAIMS, largest_cr_within
     from ..pruning.strategies import STRATEGIES
 
     found: dict[str, dict[str, float | None]] = {}

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..doors import FATES, Fate
 from ..errors import InputError
 from .metrics import matches
+from .outcome import FATES, Fate
 from .overlap import Integers, Overlap, overlap
 
 #: A matched nucleus has changed from so little IoU or so many um of its centroid's way on.

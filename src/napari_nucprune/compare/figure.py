@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from .sweep import STOPS, SweepPoint
+from .sweep import STOPS
+from .sweep_points import SweepPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

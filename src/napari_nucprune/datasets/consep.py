@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .base import Entry, Folder, entry, from_map, images_in, report_missing, report_orphans
+from .mat_file import check
 
 #: 40x: what hover_net and its successors take it for.
 MPP = 0.25
@@ -67,6 +68,7 @@ def labels_from_mat(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
     from scipy.io import loadmat
 
     try:
+        check(path)
         # Only that variable: nothing else of the file is needed.
         array = loadmat(path, variable_names=["inst_map"]).get("inst_map")
     except Exception as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.format import Checkpoint
-from ..compare.sweep import SweepPoint, sweep
+from ..compare.sweep import sweep
+from ..compare.sweep_points import SweepPoint
 from ..doors import Maps, Progress, Pruning, Scores, ShouldStop, never, no_progress
 from ..files import replacing
 from ..pruning.strategy import Masks, Ranking
@@ -40,7 +41,7 @@ class Kept:
             if found["about"] == self.about:
                 rows = found["points"].items()
                 self.points = {name: [SweepPoint(**p) for p in own] for name, own in rows}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             pass
 
     def add(self, name: str, points: list[SweepPoint]) -> None:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from ..checkpoint.format import Checkpoint
 from ..compare.fate import fates
 from ..compare.metrics import RADIUS_UM, score
-from ..doors import Fate, Scores
+from ..compare.outcome import Fate
+from ..doors import Scores
 from .placed import Ground, Placed, ground
 
 #: What is shown of `Scores`, by the words of ``nucprune evaluate``.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..compare.sweep import SweepPoint, write_csv
+from ..compare.sweep_points import SweepPoint, write_csv
 from ..errors import InputError
 from ..files import replacing
 

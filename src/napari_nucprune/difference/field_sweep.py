@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..compare.sweep import CLAIMS, STOPS, SweepPoint, largest_cr_within
+from ..compare.sweep import STOPS
+from ..compare.sweep_points import CLAIMS, SweepPoint, largest_cr_within
 from ..doors import Progress, Pruning, ShouldStop, never, no_progress
 from ..errors import InputError
-from ..preview import Job, Preview, Session
+from ..job import Job, Preview
+from ..preview import Session
 from ..pruning.strategies import STRATEGIES
 from ..pruning.strategy import Ranking
 from .compare import Comparer

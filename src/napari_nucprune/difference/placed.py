@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..job import Preview
 from ..nuclei.distance import distance_target
-from ..preview import Preview
 from ..slides.field import to_image
 
 #: So far (um) beyond the compared part a nucleus may reach that is cut by its edge.

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compare.sweep import SweepPoint
-from ..doors import FATES
+from ..compare.outcome import FATES
+from ..compare.sweep_points import SweepPoint
 from ..slides.image import to_rgb
 from ..slides.outputs import overlay, staged, write_png
 from ..slides.source import Source

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..compare.sweep import SweepPoint
+from ..compare.sweep_points import SweepPoint
 from ..errors import InputError
 from ..files import replacing
 
@@ -80,7 +80,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     try:
         if path.stat().st_size > LARGEST_BYTES:
             raise InputError(f"{path.name} is too large for a session; choose another file.")
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = json.loads(path.read_text(encoding="utf-8"), parse_int=_whole)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); choose a session.") from error
     except (ValueError, RecursionError) as error:
@@ -117,6 +117,11 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
             arrays[layer["file"]] = _array(path, layer["file"], kind)
     points_of(path, state)
     return state, arrays
+
+
+def _whole(digits: str) -> float:
+    """Return a whole number, one that no float can hold as infinite: no check may overflow."""
+    return int(digits) if len(digits) < 300 else math.inf
 
 
 def points_of(path: Path, state: Mapping[str, Any]) -> list[SweepPoint]:

@@ -88,6 +88,9 @@ class TorchRuntime:
         stored = self._checkpoint.weights[branch]
         for name, parameter in self._nets[branch].named_parameters():
             layer = name.removesuffix(".weight")
+            if layer in masks and parameter.device.type == "cpu":
+                np.multiply(stored[name], masks[layer], out=parameter.numpy())  # no copies
+                continue
             if layer in masks:
                 values = np.multiply(stored[name], masks[layer])
             elif layer in self._masked[branch]:

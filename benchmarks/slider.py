@@ -1,6 +1,7 @@
 """From the slider's value to the new layers, against one dense torch forward, in one run.
 
 Opens a real window (use Xvfb where there is no screen): python benchmarks/slider.py [--moves 20]
+[--runtime torch] [--recovery slide --ready]
 """
 
 from __future__ import annotations
@@ -29,15 +30,20 @@ def main() -> None:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--moves", type=int, default=20)
+    parser.add_argument("--runtime", choices=["auto", "torch"], default="auto")
+    parser.add_argument("--recovery", choices=["off", "slide", "bundled"], default="off")
+    parser.add_argument("--ready", action="store_true", help="only to stops that are ready")
     parser.add_argument("--soak", type=int, default=100, help="further moves for the memory")
     options = parser.parse_args()
 
     import napari
     import torch
+    from qtpy.QtCore import QEventLoop, QTimer
     from qtpy.QtWidgets import QApplication
 
     from napari_nucprune.checkpoint.unet import build
     from napari_nucprune.doors import BRANCHES
+    from napari_nucprune.runtime.auto import AutoRuntime
     from napari_nucprune.samples import tissue
     from napari_nucprune.widgets import layers
     from napari_nucprune.widgets.dock import NucpruneDock
@@ -46,20 +52,27 @@ def main() -> None:
     dock = NucpruneDock(viewer)
     viewer.window.add_dock_widget(dock)
     dock.image.area.setCurrentText("whole image")
+    dock.pruning.choose_recovery(options.recovery)
     rgb = tissue()
     viewer.add_image(rgb, scale=(0.25, 0.25), units=("um", "um"))
     app = QApplication.instance()
+    tick = QTimer()  # so that waiting for events ends; polling would take the network's time
+    tick.start(10)
 
     def settle(done=lambda: True) -> None:
         end = time.monotonic() + 120
         while time.monotonic() < end:
-            app.processEvents()
+            app.processEvents(QEventLoop.ProcessEventsFlag.WaitForMoreEvents)
             if done() and not dock.runner.busy and not dock._later.isActive():
                 return
-            time.sleep(0.0005)
         raise TimeoutError
 
     settle(lambda: dock.preview is not None)
+    if options.runtime == "torch":
+        dock.session._runtime = AutoRuntime()
+        dock.session._runtime._sparse = None
+    dock.pruning.both.set_value(3)
+    settle(lambda: dock.preview.pruning.cr_semantic == 3)
     checkpoint = dock.session.checkpoint
     nets = [build(checkpoint.weights[branch]) for branch in BRANCHES]
     x = torch.from_numpy(rgb).permute(2, 0, 1)[None].float().contiguous()
@@ -81,6 +94,10 @@ def main() -> None:
     for _ in range(options.moves):
         forwards.append(dense())
         value = float(np.round(rng.uniform(1.5, 60), 2))
+        if options.ready:
+            settle(lambda: dock.runner._running is None)
+            ready = {cr for cr, _ in dock.session.ready(dock.whole_job())} - {1.0}
+            value = float(rng.choice(sorted(ready - {dock.pruning.both.value})))
         shown.clear()
         begun = time.perf_counter()
         dock.pruning.both.set_value(value)
@@ -109,6 +126,8 @@ def main() -> None:
         json.dumps(
             {
                 "field": list(rgb.shape),
+                "runtime": dock.preview.runtime,
+                "recovery": options.recovery + (", ready" if options.ready else ""),
                 "threads": torch.get_num_threads(),
                 "slider to layers, s": spread(ours),
                 "dense torch forward of both branches, s": spread(forwards),

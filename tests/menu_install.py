@@ -12,6 +12,7 @@ suite.
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -111,6 +112,10 @@ def main() -> int:
         call(sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder, ROOT)
         (wheel,) = folder.glob("*.whl")
         (folder / "a.xml").write_text(XML)
+        # By name, the dialog's pip or uv finds the wheel here, as it will find a release in an index.
+        links = os.environ.get("PIP_FIND_LINKS", "").split()
+        os.environ["PIP_FIND_LINKS"] = " ".join([str(folder), *links])
+        os.environ["UV_FIND_LINKS"] = ",".join([str(folder), *links])
         call(sys.executable, "-m", "venv", folder / "venv")
         python = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
         napari = f"napari=={options.napari}" if options.napari else "napari"

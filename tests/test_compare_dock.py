@@ -15,8 +15,8 @@ from qtpy.QtWidgets import QFileDialog
 
 from helpers import is_one_line
 from napari_nucprune.compare.fate import fates
+from napari_nucprune.compare.outcome import FATES
 from napari_nucprune.difference.compare import METRICS
-from napari_nucprune.doors import FATES
 from napari_nucprune.preview import Session
 from napari_nucprune.widgets import layers
 from napari_nucprune.widgets.pins import pins
@@ -67,8 +67,8 @@ def test_numbers_are_those_of_evaluate(viewer, dock, quick, qtbot, tmp_path, sha
 
     name = "TCGA-18-5592-01Z-00-DX1"
     rgb = Image.open(shared_data / MONUSEG / "Tissue Images" / f"{name}.tif")
-    rgb = np.asarray(rgb.convert("RGB"))[:300, :420]
-    truth = np.asarray(Image.open(shared_data / MONUSEG / "labels" / f"{name}.png"))[:300, :420]
+    rgb = np.asarray(rgb.convert("RGB"))[:200, :280]
+    truth = np.asarray(Image.open(shared_data / MONUSEG / "labels" / f"{name}.png"))[:200, :280]
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     Image.fromarray(rgb).save(tmp_path / "images" / "one.png")
@@ -134,6 +134,25 @@ def test_a_painted_truth_counts_at_once_and_a_deleted_one_gives_way(viewer, comp
     settle(dock, qtbot)
     assert dock.compare.reference.choice == "dense"
     assert "(dense" in dock.compare.line.text()
+
+
+def test_a_dropped_annotation_is_outlines_below_the_results(viewer, compared, qtbot, tmp_path):
+    corners = ((20, 20), (60, 20), (60, 50), (20, 50))
+    vertices = "".join(f'<Vertex X="{x}" Y="{y}"/>' for x, y in corners)
+    (tmp_path / "tissue.xml").write_text(
+        f"<Annotations><Annotation><Regions><Region><Vertices>{vertices}</Vertices></Region>"
+        "</Regions></Annotation></Annotations>"
+    )
+    viewer.window._qt_viewer._qt_open([str(tmp_path / "tissue.xml")], stack=False)
+    (dropped,) = (layer for layer in viewer.layers if layer.name == "tissue nuclei")
+    qtbot.waitUntil(lambda: dropped.contour == 1, timeout=5000)
+    assert dropped.data.shape == (96, 112)
+    above = [layer.name for layer in viewer.layers[viewer.layers.index(dropped) + 1 :]]
+    assert above[:3] == ["semantic", "distance", "instances"]
+    assert "tissue" not in above
+    compared.compare.reference.choose(dropped)
+    settle(compared, qtbot)
+    assert compared.comparing.comparison.scores.truth == 1
 
 
 def test_the_legend_leads_to_the_nuclei(viewer, compared, qtbot):

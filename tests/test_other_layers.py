@@ -18,6 +18,7 @@ from napari_nucprune.slides.field import take
 from napari_nucprune.slides.source import Source, plane_source
 from napari_nucprune.slides.values import to_uint8
 from napari_nucprune.widgets import layers
+from napari_nucprune.widgets.pixel_size import mpp_of
 
 
 def read(layer, point=()):
@@ -158,7 +159,7 @@ def test_results_lie_on_their_image_by_known_points(ndim, seed):
     units = (*("s", "mm")[: ndim - 2], "um", "um")
     shape = (3,) * (ndim - 2) + (64, 80, 3)
     image = Image(np.zeros(shape, np.uint8), rgb=True, units=units, **place)
-    own = layers.mpp_of(image)
+    own = mpp_of(image)
     taken = take(layers.source_of(image, image.data_to_world(np.ones(ndim))), 0.25, (9, 7, 60, 70))
     rows, columns = taken.inner
     data = np.zeros((rows.stop - rows.start, columns.stop - columns.start))
@@ -192,7 +193,7 @@ def test_results_lie_on_their_image_by_known_points(ndim, seed):
 )
 def test_units(units, scale, mpp):
     layer = Image(np.zeros((40, 40, 3), np.uint8), rgb=True, units=units, scale=scale)
-    found = layers.mpp_of(layer)
+    found = mpp_of(layer)
     assert (found is None) == (mpp is None)
     if mpp:
         assert found == pytest.approx(mpp)
@@ -205,9 +206,9 @@ def test_an_affine_that_scales_counts_and_one_that_turns_does_not():
         np.zeros((40, 40, 3), np.uint8), rgb=True, units=("um", "um"), scale=(0.5, 0.25),
         affine=turn,
     )  # fmt: skip
-    assert layers.mpp_of(layer) == pytest.approx((0.5, 0.25))
+    assert mpp_of(layer) == pytest.approx((0.5, 0.25))
     layer.affine = np.diag([3.0, 3.0, 1.0]) @ turn
-    assert layers.mpp_of(layer) == pytest.approx((1.5, 0.75))
+    assert mpp_of(layer) == pytest.approx((1.5, 0.75))
 
 
 def test_anisotropic_pixels_are_made_square():
@@ -228,3 +229,92 @@ def test_a_rectangle_on_a_stack_is_in_its_pixels():
     region = layers.region_layer(viewer, image)
     region.add_rectangles(np.array([[10, 20], [10, 50], [40, 50], [40, 20]]))
     assert layers.rectangle_box(region, image) == pytest.approx((10, 20, 41, 51))
+
+
+def like_napari_wsi(rgb, alpha=255, **options):
+    """A layer as napari-wsi 1.3 makes it of a slide: levels of dask, RGBA from OpenSlide."""
+    da = pytest.importorskip("dask.array")
+    rgba = np.dstack([rgb, np.broadcast_to(np.uint8(alpha), rgb.shape[:2])])
+    levels = [da.from_array(rgba[::n, ::n], chunks=(50, 60, 4)) for n in (1, 4)]
+    said = {"path": "/slides/a.svs", "resolution": (0.5, 0.499), "color_space": "raw"}
+    return Image(levels, **({"rgb": None, "name": "a", "metadata": said} | options))
+
+
+def test_napari_wsi_layers_have_the_slides_pixel_size_and_white_where_nothing_was_scanned():
+    rgb = noise(3, 200, 240)
+    alpha = np.full(rgb.shape[:2], 255)
+    alpha[:70] = 0
+    layer = like_napari_wsi(np.where(alpha[..., None], rgb, 0).astype(np.uint8), alpha)
+    assert mpp_of(layer) == (0.5, 0.499)
+    assert layers.source_of(layer).downsamples == [(1, 1), (4, 4)]
+    found = read(layer)
+    assert (found[:70] == 255).all()
+    np.testing.assert_array_equal(found[70:], rgb[70:])
+    # Results lie on it although its world counts in pixels.
+    taken = take(layers.source_of(layer), 0.25, (40, 60, 90, 100))
+    result = Image(np.zeros((9, 9)), **layers.placement(layer, taken.transform))
+    np.testing.assert_allclose(result.data_to_world((4, 6)), (taken.transform @ [4, 6, 1])[:2])
+
+
+@pytest.mark.parametrize("said", [None, "0.5", (0.5,), (352.8, 352.8), (0, 0), ("a", "b")])
+def test_a_resolution_that_is_none_is_assumed(said):
+    metadata = {"path": None, "resolution": said, "color_space": "raw"}
+    rgb = noise(1, 64, 64)
+    assert mpp_of(like_napari_wsi(rgb, metadata=metadata)) is None
+    # With its spatial transform on, it says one um a pixel of such a slide.
+    layer = like_napari_wsi(rgb, metadata=metadata, affine=np.eye(3), units="micrometer")
+    assert mpp_of(layer) is None
+
+
+def test_a_resolution_that_somebody_else_wrote_is_not_taken():
+    layer = Image(noise(1, 64, 64), metadata={"resolution": (0.5, 0.5)})
+    assert mpp_of(layer) is None
+
+
+def test_napari_wsi_layers_with_the_transform_of_a_dicom_slide():
+    # As its WSIDicom backend writes it: axes changed, one turned round, micrometres of offset.
+    matrix = np.array([[0.0, -0.5, 20000.0], [0.25, 0.0, 5000.0], [0.0, 0.0, 1.0]])
+    layer = like_napari_wsi(noise(4, 200, 240), affine=matrix, units="micrometer")
+    assert mpp_of(layer) == (0.25, 0.5)
+    taken = take(layers.source_of(layer), 0.25, (0, 0, 100, 100))
+    result = Image(np.zeros((9, 9)), **layers.placement(layer, taken.transform))
+    for point in ((0.0, 0.0), (5.0, 7.5)):
+        at_level0 = taken.transform @ [*point, 1]
+        np.testing.assert_allclose(result.data_to_world(point), (matrix @ at_level0)[:2])
+
+
+def test_napari_tiff_layers_of_an_svs_pyramid():
+    da = pytest.importorskip("dask.array")
+    rgb = noise(5, 200, 240)
+    levels = [da.from_array(rgb[::n, ::n], chunks=(64, 64, 3)) for n in (1, 4)]
+    layer = Image(
+        levels, rgb=True, scale=(0.499, 0.499), units=("µm", "µm"),
+        metadata={"SVS_metadata": {"MPP": 0.499}},
+    )  # fmt: skip
+    assert mpp_of(layer) == pytest.approx((0.499, 0.499))
+    np.testing.assert_array_equal(read(layer), rgb)
+
+
+def test_a_printers_resolution_is_no_pixel_size():
+    # napari-tiff makes micrometres of any resolution tag: of 72 dpi too.
+    layer = Image(noise(6, 64, 64), scale=(25400 / 72,) * 2, units=("µm", "µm"))
+    assert mpp_of(layer) is None
+    taken = take(layers.source_of(layer), 0.25)
+    assert taken.field.mpp_assumed
+    assert taken.field.rgb.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_napari_tiff_parts_of_16_bit_or_planar_images_say_what_to_do_and_that_helps(kind):
+    rgb = noise(7, 64, 64)
+    values = rgb if kind is np.uint8 else rgb.astype(np.uint16) * 257
+    place = {"scale": (0.5, 0.5), "units": ("µm", "µm")}
+    # napari itself splits what the plugin hands over with a channel axis.
+    parts = ViewerModel().add_image(
+        values, channel_axis=2, colormap=["red", "green", "blue"], name=["Red", "Green", "Blue"],
+        blending=["additive"] * 3, contrast_limits=[(0, np.iinfo(kind).max)] * 3, **place,
+    )  # fmt: skip
+    assert "Merge to RGB" in refused(parts[1])
+    merged = merge_rgb(parts)
+    np.testing.assert_array_equal(read(merged), rgb)
+    assert mpp_of(merged) == (0.5, 0.5)

@@ -30,19 +30,22 @@ def choose(dock, packing):
 
 
 def test_the_bytes_shown_are_those_saved(dock, qtbot, tmp_path, monkeypatch):
-    weights = {}
+    weights, sizes = {}, {}
     for packing in ("none", "lossless", "half"):
         path = tmp_path / f"{packing}.safetensors"
         monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, p=path: (str(p), ""))
         choose(dock, packing)
         dock.save.checkpoint.click()
-        size = texts.megabytes(path.stat().st_size)
+        size = sizes[packing] = texts.megabytes(path.stat().st_size)
         assert size in dock.message.text()
         qtbot.waitUntil(
             lambda size=size: dock.pruning.compute.text().endswith(f"saves as {size}"),
             timeout=20000,
         )
         weights[packing] = load(path).weights["semantic"]["up.0.weight"]
+    choose(dock, "none")
+    both = f"{sizes['none']}, packed {sizes['lossless']}"
+    qtbot.waitUntil(lambda: dock.pruning.compute.text().endswith(both), timeout=20000)
     np.testing.assert_array_equal(weights["none"], weights["lossless"])
     assert 0 < np.abs(weights["half"] - weights["none"]).max() < 1e-3
 
@@ -65,7 +68,8 @@ def test_packing_never_holds_the_slider_up(dock, qtbot, monkeypatch):
         dock._show_cost()
         assert dock.pruning.compute.text().endswith("saves as …")
     go_on.set()
-    qtbot.waitUntil(lambda: dock.pruning.compute.text().endswith("saves as 5.0 MB"), timeout=20000)
+    size = texts.megabytes(5_000_000)
+    qtbot.waitUntil(lambda: dock.pruning.compute.text().endswith(f"saves as {size}"), timeout=20000)
     # The first, and of those that waited the last (once more where the readout's timer asked too).
     assert {cr for cr, _ in asked} == {8, 5}
     assert not any(on_main for _, on_main in asked)

@@ -7,7 +7,7 @@ import pytest
 
 pytest.importorskip("qtpy")
 from napari_nucprune.errors import Cancelled, InputError
-from napari_nucprune.widgets.runner import Runner
+from napari_nucprune.widgets.runner import SHOWN_EVERY, Runner, Seldom
 
 
 @pytest.fixture
@@ -172,3 +172,23 @@ def test_the_background_fails_silently_and_waits_for_requests(runner, qtbot):
         pass
     assert delivered == [None]
     assert runner.runs == 1
+
+
+def test_progress_is_shown_seldom_and_the_newest_of_it(qtbot):
+    seen, begun = [], time.monotonic()
+    progress = Seldom(lambda *report: seen.append((report, time.monotonic() - begun)))
+    for step in range(100):
+        progress.take("tiles", step, 100)
+        qtbot.wait(10)
+    steps = [report[1] for report, _ in seen]
+    assert 1 <= len(seen) <= (time.monotonic() - begun) / SHOWN_EVERY
+    assert seen[0][1] >= SHOWN_EVERY * 0.9  # what is over sooner is not shown
+    assert steps == sorted(set(steps))
+    # A part that takes long and reports once is shown.
+    progress.take("writing", 0, 1)
+    qtbot.waitUntil(lambda: seen[-1][0] == ("writing", 0, 1), timeout=2000)
+    shown = len(seen)
+    progress.take("late", 1, 1)
+    progress.stop()
+    qtbot.wait(round(1500 * SHOWN_EVERY))
+    assert len(seen) == shown

@@ -37,7 +37,17 @@ def test_what_is_written_is_read(folder):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 20_000, b'{"cr": NaN}', b'{"cr": 1e9}'],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b"[" * 20_000,
+        b'{"cr": NaN}',
+        b'{"cr": 1e9}',
+        b'{"cr": 1' + b"0" * 400 + b"}",
+    ],
 )
 def test_a_damaged_file_is_replaced_and_said(folder, content):
     folder.mkdir()

@@ -8,6 +8,7 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QGridLayout, QLabel, QPushButton, QSizePolicy
 
 from ..difference.colours import FATE_COLOURS
+from .elided import Elided
 from .legend import Legend
 from .numbers import Numbers
 from .sections import Section, wrapped
@@ -32,6 +33,7 @@ class Choice(QComboBox):
         super().__init__()
         self.setToolTip(tip)
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        Elided(self)
         self._choices: list[Any] = []
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,12 +15,17 @@ from ..errors import InputError
 from .references import DENSE, NOTHING, SHOWN, References
 
 if TYPE_CHECKING:
-    from ..preview import Job, Preview, Session
+    from ..job import Job, Preview
+    from ..preview import Session
     from .controls import Controls
     from .runner import Runner
 
 #: After the last stroke on a reference (milliseconds).
 EDITED_MS = 250
+
+
+#: A comparison, or the sentence on why there is none.
+Found = Comparison | InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,12 +77,46 @@ class Comparing(QObject):
         """Whether a comparison is about to be asked for."""
         return self._wanted or self._later.isActive()
 
-    def show(self, shown: Shown) -> None:
-        """Compare what the layers show now; the runner is between two tasks."""
-        if self._comparer is None or self._comparer.checkpoint is not shown.session.checkpoint:
-            self._comparer = Comparer(shown.session.checkpoint)
+    def ahead(self, session: Session, job: Job, image: Layer) -> Callable[[Preview], Found] | None:
+        """Return what compares a run's result where it was computed, for numbers with the labels.
+
+        None where the dense network did not run on this field yet, or the run's result is not
+        what is compared.
+        """
+        section = self.section
+        if section.result.choice != SHOWN:
+            return None
+        dense = session.dense(job)
+        reference = self._reference(section.reference.choice, dense, image)
+        if reference is None:
+            return None
+        comparer = self._comparer_of(session)
+
+        def compare(preview: Preview) -> Found:
+            result = placed(preview, "this result")
+            return _compare(comparer, result, reference, job.source.shape, dense)
+
+        return compare
+
+    def show(self, shown: Shown, found: Found | None = None) -> None:
+        """Show the comparison of what the layers show now; the runner is between two tasks.
+
+        Parameters
+        ----------
+        shown
+            What the layers show.
+        found
+            Its comparison, as `ahead` made it; compared anew where nothing was, or where the user
+            chose otherwise meanwhile.
+        """
+        self._comparer_of(shown.session)
         self.shown = shown
-        self._request()
+        if found is None or self._wanted:
+            self._request()
+            return
+        self._set(found)
+        if self.dense() is None:
+            self._run_dense(shown)
 
     def forget(self) -> None:
         """Nothing is shown any more."""
@@ -105,14 +145,23 @@ class Comparing(QObject):
 
     def _placed(self, choice: Any) -> Placed | None:
         shown = self.shown
-        if shown is None or choice is None or choice == NOTHING:
+        if shown is None:
             return None
         if choice == SHOWN:
             return placed(shown.preview, "this result")
+        return self._reference(choice, self.dense(), shown.image)
+
+    def _reference(self, choice: Any, dense: Preview | None, image: Layer) -> Placed | None:
+        if choice is None or choice == NOTHING:
+            return None
         if choice == DENSE:
-            dense = self.dense()
             return None if dense is None else placed(dense, "dense")
-        return self.references.placed(choice, shown.image)
+        return self.references.placed(choice, image)
+
+    def _comparer_of(self, session: Session) -> Comparer:
+        if self._comparer is None or self._comparer.checkpoint is not session.checkpoint:
+            self._comparer = Comparer(session.checkpoint)
+        return self._comparer
 
     def _request(self) -> None:
         self._wanted = False
@@ -126,16 +175,12 @@ class Comparing(QObject):
         if sides is None and dense is not None:
             return
         image = shown.job.source.shape
-        start = None if dense is None else placed(dense, "dense")
 
-        def work(progress: Any, should_stop: Any) -> Any:
+        def work(progress: Any, should_stop: Any) -> Found | None:
             if sides is None:
                 return None
-            try:
-                # The first time without the dense network's scores: its run may take a while.
-                return comparer.compare(*sides, image, start)
-            except InputError as error:
-                return error
+            # The first time without the dense network's scores: its run may take a while.
+            return _compare(comparer, *sides, image, dense)
 
         def done(found: Any) -> None:
             if self.shown is not shown:
@@ -162,7 +207,7 @@ class Comparing(QObject):
 
         self.runner.request(work, done)
 
-    def _set(self, found: Comparison | InputError | None) -> None:
+    def _set(self, found: Found | None) -> None:
         if isinstance(found, InputError):
             self.section.line.setText(str(found))
             found = None
@@ -184,3 +229,17 @@ class Comparing(QObject):
     def _idle(self) -> None:
         if self._wanted:
             self._request()
+
+
+def _compare(
+    comparer: Comparer,
+    result: Placed,
+    reference: Placed,
+    image: tuple[int, int],
+    dense: Preview | None,
+) -> Found:
+    start = None if dense is None else placed(dense, "dense")
+    try:
+        return comparer.compare(result, reference, image, start)
+    except InputError as error:
+        return error

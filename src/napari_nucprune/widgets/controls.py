@@ -12,12 +12,14 @@ from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 from ..checkpoint import bundled
 from ..doors import Pruning
 from ..errors import InputError
-from ..preview import Job, Preview, Session
+from ..job import Job, Preview
+from ..preview import Session
 from ..pruning.strategy import STRATEGIES
 from . import sections, texts
 from .compare_section import CompareSection
 from .images import Images
 from .layer_bars import LayersSection
+from .runner import Seldom
 from .shortcuts import help_text
 from .sweep_section import SweepSection
 from .whole import WholeSection
@@ -42,6 +44,7 @@ class Controls(QWidget):
         super().__init__()
         self.viewer = napari_viewer
         self.session: Session | None = None
+        self.progressing = Seldom(self.show_progress, self)
         self._build()
 
     def _build(self) -> None:
@@ -146,7 +149,8 @@ class Controls(QWidget):
     def show_progress(self, text: str, done: int, total: int) -> None:
         """Show a step of a run."""
         bar = self.control.progress
-        bar.setRange(0, total)
+        # Not the bar that moves by itself: it would draw the whole window 25 times a second.
+        bar.setRange(0, total or 1)
         bar.setValue(done)
         bar.setFormat(f"{text} {done}/{total}" if total else text)
 
@@ -158,8 +162,8 @@ class Controls(QWidget):
 
     def show_idle(self) -> None:
         """Show that nothing runs."""
+        self.progressing.stop()
         self.show_progress("idle", 0, 0)
-        self.control.progress.setRange(0, 1)
 
     def say(self, text: str) -> None:
         """Show a message; an empty one takes no room."""

@@ -10,9 +10,9 @@ from napari.layers import Layer
 from napari.utils.colormaps import Colormap, DirectLabelColormap
 from qtpy.QtCore import QObject
 
+from ..compare.outcome import FATES
 from ..difference.colours import FATE_COLOURS
 from ..difference.compare import Comparison
-from ..doors import FATES
 from . import layers
 from .layers import find, placement, put
 

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QObject
-from qtpy.QtWidgets import QApplication, QFileDialog
+from qtpy.QtWidgets import QApplication
 
 from ..errors import NucpruneError
-from ..preview import Job, Preview, Session
-from ..slides.reader import SUFFIXES
-from . import layers, saving, session_dialogs, texts
-from .comparing import Comparing, Shown
+from ..job import Job, Preview
+from ..preview import Session
+from . import buttons, layers, texts, warming
+from .comparing import Comparing, Found, Shown
 from .controls import Controls
 from .difference_layers import DifferenceLayers
 from .file_size import FileSize
+from .leaving import Leaving
 from .memory import Memory
 from .opening import Opening
-from .pins import pin
 from .preparing import Preparing
 from .runner import Runner
 from .shortcuts import Actions
@@ -56,7 +56,8 @@ class NucpruneDock(Controls):
         self.differences = DifferenceLayers(self, self.comparing)
         self.views = Views(self, self.comparing)
         self.actions_of_keys = Actions(self)
-        self.file_size = FileSize(self)
+        self.file_size = FileSize(self, self.runner)
+        self.leaving = Leaving(self)
         self._job: Job | None = None
         self._slow = False
         self.origin = ""
@@ -68,37 +69,30 @@ class NucpruneDock(Controls):
         self.images.refresh()
         if self.memory.said or self.images.layer is None:
             self.say(self.memory.said or texts.NO_IMAGE)
+        warming.begin()
 
     def _connect(self) -> None:
         image, pruning, control = self.image, self.pruning, self.control
         self.images.changed.connect(self._image_changed)
         image.area.currentTextChanged.connect(self._area_changed)
-        self.button(image.open_slide, self._ask_slide)
+        buttons.connect(self)
         choice = self.checkpoint.choice
         choice.activated.connect(lambda _: self.open_checkpoint(choice.currentData()))
-        self.button(self.checkpoint.open, self._ask_checkpoint)
         pruning.strategy.currentTextChanged.connect(self._pruning_changed)
         pruning.recovery.currentIndexChanged.connect(self._recovery_changed)
         pruning.reselect.toggled.connect(self._pruning_changed)
         pruning.link.toggled.connect(pruning.show_linked)
         pruning.link.toggled.connect(self._pruning_changed)
         for slider in pruning.sliders:
-            slider.changed.connect(self._pruning_changed)
+            slider.changed.connect(self._moved)
         self.layers.kept.connect(self._keep_changed)
         self.layers.opened.connect(self._show_cost)
         control.run.clicked.connect(lambda: self.run())
         control.cancel.clicked.connect(self.cancel)
         control.live.toggled.connect(lambda on: self._changed() if on else self.preparing.stop())
-        self.button(self.compare.pin, self._pin)
         self.save.packing.currentIndexChanged.connect(self._show_cost)
-        self.button(self.save.checkpoint, self._save_checkpoint)
-        self.button(self.save.labels, lambda: saving.labels(self, self.preview))
-        self.button(self.save.table, lambda: saving.table(self, self.preview))
-        self.button(self.files.save, lambda: session_dialogs.save(self))
-        self.button(self.files.open, lambda: session_dialogs.restore(self))
-        self.button(self.files.report, lambda: session_dialogs.report(self))
         self.comparing.dense_ran.connect(lambda dense: self.show_time(self.preview, dense))
-        self.runner.progressed.connect(self.show_progress)
+        self.runner.progressed.connect(self.progressing.take)
         self.runner.failed.connect(lambda error: self.say(texts.error(error)))
         self.runner.busy_changed.connect(self.show_busy)
         self.runner.idle.connect(self.show_idle)
@@ -171,8 +165,14 @@ class NucpruneDock(Controls):
     def _changed(self) -> None:
         if not self.control.live.isChecked() or self.images.layer is None:
             return
-        # Idle: at once. In mid-run a slow network is not started anew for every tick of a drag.
+        # In mid-run a slow network is not started anew for every tick of a drag.
         self._later.start(DEBOUNCE_MS if self._slow and self.runner.busy else 0)
+
+    def _moved(self, _: Any = None) -> None:
+        """Follow a slider: where nothing runs, before the window is drawn anew."""
+        self._pruning_changed()
+        if self._later.isActive() and not self.runner.busy:
+            self.run()
 
     # Running -------------------------------------------------------------------------------
 
@@ -190,16 +190,15 @@ class NucpruneDock(Controls):
             return
         self._job = job
         self._later.stop()
-        self.runner.request(
-            lambda progress, should_stop: self._work(session, job, progress, should_stop),
-            lambda preview: self._show(session, job, layer, note, preview),
-        )
+        compare = self.comparing.ahead(session, job, layer)
 
-    @staticmethod
-    def _work(session: Session, job: Job, progress: Any, should_stop: Any) -> Preview:
-        # Here and not when the result is shown: the window must not wait for it.
-        layers.warm()
-        return session.run(job, progress, should_stop)
+        def work(progress: Any, should_stop: Any) -> tuple[Preview, Found | None]:
+            # Here and not when the result is shown: the window must not wait for it.
+            layers.warm()
+            preview = session.run(job, progress, should_stop)
+            return preview, None if compare is None or should_stop() else compare(preview)
+
+        self.runner.request(work, lambda ran: self._show(session, job, layer, note, *ran))
 
     def cancel(self) -> None:
         """Stop the running job within one tile, drop what waits."""
@@ -210,14 +209,22 @@ class NucpruneDock(Controls):
 
     # Showing -------------------------------------------------------------------------------
 
-    def _show(self, session: Session, job: Job, layer: Image, note: str, preview: Preview) -> None:
+    def _show(
+        self,
+        session: Session,
+        job: Job,
+        layer: Image,
+        note: str,
+        preview: Preview,
+        found: Found | None,
+    ) -> None:
         if layer not in self.viewer.layers or self.session is not session:
             return
         self.preview = preview
         self._slow = preview.seconds > SLOW_RUN
         layers.show_preview(self.viewer, layer, job, preview, session.checkpoint.sha256)
-        # First: it is computed in the thread while the rest is shown.
-        self.comparing.show(Shown(session, job, layer, preview))
+        # First: where it is not there yet, it is computed while the rest is shown.
+        self.comparing.show(Shown(session, job, layer, preview), found)
         # A packed file's size is known by what came back.
         self._show_cost()
         self.preparing.start(session, job)
@@ -230,6 +237,8 @@ class NucpruneDock(Controls):
         if session is None:
             return
         if not session.is_ranked(asked):
+            self.pruning.kept.setText("kept …")
+            self.pruning.compute.setText("")
             # Sorting takes a while: the run that follows does it, or this.
             if not self.control.live.isChecked() or self.images.layer is None:
                 self.runner.request(lambda *_: session.cost(asked), lambda _: self._show_cost())
@@ -240,7 +249,7 @@ class NucpruneDock(Controls):
             self.say(str(error))
             return
         packing = self.save.packing.currentData()
-        self.file_size.show(session, asked, self._to_save(), packing, spent)
+        self.file_size.show(session, asked, self.to_save(), packing, spent)
 
     # Buttons -------------------------------------------------------------------------------
 
@@ -265,29 +274,7 @@ class NucpruneDock(Controls):
             self.memory.opened(origin)
         return True
 
-    def _ask_checkpoint(self) -> None:
-        origin = self.opening.ask(self)
-        if origin:
-            self.open_checkpoint(origin)
-
-    def _ask_slide(self) -> None:
-        pattern = " ".join(f"*{suffix}" for suffix in SUFFIXES)
-        name, _ = QFileDialog.getOpenFileName(self, "Open a slide", "", f"Slides ({pattern})")
-        if name:
-            self.viewer.open(name, plugin="napari-nucprune")
-
-    def _pin(self) -> str:
-        pruning = self.preview.pruning if self.preview else self.asked()
-        pinned = pin(self.viewer, pruning.label)
-        return f"Pinned {len(pinned.layers)} layers as “· {pruning.label}”."
-
-    def _save_checkpoint(self) -> str | None:
-        if self.session is None:
-            return "There is no checkpoint to save; choose one with Open…."
-        packing = self.save.packing.currentData()
-        return saving.checkpoint(self, self.session, self.asked(), self._to_save(), packing)
-
-    def _to_save(self) -> Job | None:
+    def to_save(self) -> Job | None:
         """Return what names the recovery of the network that would be saved now."""
         recovery, reselect = self.pruning.repair()
         return self._job and replace(self._job, recovery=recovery, reselect=reselect)

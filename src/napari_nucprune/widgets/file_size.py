@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject
@@ -13,42 +14,66 @@ from .runner import Runner
 if TYPE_CHECKING:
     from ..checkpoint.packed import Packing
     from ..doors import Pruning
-    from ..preview import Job, Session
+    from ..job import Job
+    from ..preview import Session
     from ..pruning.cost import Cost
     from .controls import Controls
+
+#: After the last change, before a file that is not asked for is packed to show its size.
+RESTED_MS = 400
 
 
 class FileSize(QObject):
     """Shows the size of the file that Save would write now.
 
-    A packed file's is known when it has been packed: in a thread of its own, the latest wins.
+    A packed file's is known when it has been packed: in a thread of its own, the latest wins. Where
+    a plain one is saved, the packed one's is shown beside it.
 
     Parameters
     ----------
     controls
         The dock.
+    runs
+        What runs the network: packing waits for it.
     """
 
-    def __init__(self, controls: Controls) -> None:
+    def __init__(self, controls: Controls, runs: Runner) -> None:
         super().__init__()
         self.controls = controls
+        self.runs = runs
         self.runner = Runner()
         self.runner.failed.connect(self._failed)
+        self._ask: Callable[[], None] = lambda: None
+        self._later = controls.timer(lambda: self._ask())
 
     def show(
         self, session: Session, pruning: Pruning, job: Job | None, packing: Packing, spent: Cost
     ) -> None:
         """Show the cost of a pruning, and the bytes of its network as it would be saved."""
         label = self.controls.pruning.compute
-        if packing == "none":
+        plain = packing == "none"
+        label.setText(texts.compute(spent, spent.file_bytes if plain else None))
+        if plain and spent.kept == spent.total:
             self.runner.cancel()
-            label.setText(texts.compute(spent, spent.file_bytes))
+            self._later.stop()
             return
-        label.setText(texts.compute(spent, None))
-        self.runner.request(
-            lambda progress, should_stop: session.packed_bytes(pruning, job, packing),
-            lambda size: label.setText(texts.compute(spent, size)),
+        wanted: Packing = "lossless" if plain else packing
+
+        def show(size: int) -> None:
+            text = texts.compute(spent, spent.file_bytes, size) if plain else None
+            label.setText(text or texts.compute(spent, size))
+
+        self._ask = lambda: self.runner.request(
+            lambda progress, should_stop: session.packed_bytes(pruning, job, wanted), show
         )
+        if plain:  # packing takes as long as a run: not beside one, nor while the slider is dragged
+            self.runner.cancel()
+            self._later.stop()
+            if not self.runs.busy:
+                self._later.start(RESTED_MS)
+        else:
+            self._later.stop()
+            self._ask()
 
     def close(self) -> None:
         """Wait for the thread."""

@@ -12,11 +12,12 @@ from qtpy.QtCore import QObject, QSignalBlocker, Signal
 
 from ..doors import Pruning
 from ..errors import InputError
-from ..preview import Job
+from ..job import Job
 from ..recovered import Recovery
 from ..slides.field import middle
 from ..slides.source import Source
 from . import layers
+from .pixel_size import mpp_of
 from .sections import ImageSection
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ class Images(QObject):
     def show_mpp(self) -> None:
         """Show the pixel size and where it is from."""
         layer, box, origin = self.layer, self.section.mpp, self.section.mpp_from
-        own = None if layer is None else layers.mpp_of(layer)
+        own = None if layer is None else mpp_of(layer)
         typed = self._typed.get(layer)
         with QSignalBlocker(box):
             box.setValue(typed or (own[0] if own else self.network_mpp))

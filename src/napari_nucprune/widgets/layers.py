@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,11 +12,13 @@ from napari.utils.transforms import Affine
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..slides.reader import SUFFIXES, read_slide
 from ..slides.source import Source, plane_source
 from .looks import map_layer
+from .pixel_size import linear_of, mpp_of
 
 if TYPE_CHECKING:
-    from ..preview import Job, Preview
+    from ..job import Job, Preview
 
 ROLES = ("semantic", "distance", "instances")
 KEY = "nucprune"
@@ -26,31 +29,6 @@ def plane_shape(layer: Image) -> tuple[int, int]:
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
     height, width = shape[-3:-1] if layer.rgb else shape[-2:]
     return int(height), int(width)
-
-
-def mpp_of(layer: Layer) -> tuple[float, float] | None:
-    """Return um a pixel (y, x) of a layer, None where its units are pixels.
-
-    The length of one step along each axis of the plane, by the layer's whole transform: an affine
-    may scale, too.
-    """
-    import pint
-
-    factors = []
-    for unit in layer.units[-2:]:
-        try:
-            factors.append(float((1 * unit).to("micrometer").magnitude))
-        except pint.DimensionalityError:
-            return None
-    steps = np.diag(factors) @ _linear(layer)[-2:, -2:]
-    y, x = (float(size) for size in np.linalg.norm(steps, axis=0))
-    return (y, x) if min(y, x) > 0 else None
-
-
-def _linear(layer: Layer) -> NDArray[np.float64]:
-    """Return the (ndim, ndim) matrix of a layer's whole transform, without its shift."""
-    own = Affine(scale=layer.scale, rotate=layer.rotate, shear=layer.shear, ndim=layer.ndim)
-    return np.asarray(layer.affine.linear_matrix @ own.linear_matrix, float)
 
 
 def source_of(layer: Layer | None, point: Sequence[float] = ()) -> Source:
@@ -89,7 +67,7 @@ def plane_index(layer: Layer, point: Sequence[float]) -> tuple[int, ...]:
     stack = layer.ndim - 2
     if not stack:
         return ()
-    linear = _linear(layer)
+    linear = linear_of(layer)
     if linear[:stack, stack:].any() or linear[stack:, :stack].any():
         raise InputError(
             f"{layer.name} is a stack that is turned out of its planes; reset its rotate, shear "
@@ -263,6 +241,22 @@ def show_preview(viewer: Any, image: Layer, job: Job, preview: Preview, sha256: 
     results = (preview.maps.semantic, preview.maps.distance, preview.nuclei.labels)
     for role, data in zip(ROLES, results, strict=True):
         put(viewer, role, data, place, about, map_layer(viewer, role))
+
+
+def open_slide(viewer: Any, path: str) -> None:
+    """Add a file as a slide, whatever its name.
+
+    Raises
+    ------
+    InputError
+        Where it is none.
+    """
+    if Path(path).suffix.lower() in SUFFIXES:
+        viewer.open(path, plugin="napari-nucprune")
+        return
+    # The manifest doesn't claim TIFFs, so napari would not let our reader have one.
+    for data in read_slide(path):
+        viewer.add_layer(Layer.create(*data))
 
 
 def region_layer(viewer: Any, image: Layer) -> Shapes:

@@ -8,8 +8,8 @@ from qtpy.QtCore import QRect, Qt, Signal
 from qtpy.QtGui import QColor, QIcon, QPainter, QPixmap
 from qtpy.QtWidgets import QApplication, QGridLayout, QPushButton, QWidget
 
+from ..compare.outcome import FATES, Fate
 from ..difference.colours import FATE_COLOURS, FATE_WORDS
-from ..doors import FATES, Fate
 
 SIDE = 14
 

@@ -13,7 +13,7 @@ from qtpy.QtGui import QPalette, QWheelEvent
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
 from ..compare.figure import draw
-from ..compare.sweep import SweepPoint
+from ..compare.sweep_points import SweepPoint
 
 HEIGHT = 470
 #: A click counts for a point within so many pixels.

@@ -10,7 +10,8 @@ from qtpy.QtCore import QObject
 from ..errors import NucpruneError
 
 if TYPE_CHECKING:
-    from ..preview import Job, Session
+    from ..job import Job
+    from ..preview import Session
     from .controls import Controls
     from .runner import Runner
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from napari.layers import Labels, Layer
 from numpy.typing import NDArray
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from ..difference.placed import Placed
 from .layers import KEY
@@ -36,6 +36,7 @@ class References(QObject):
         self._count = itertools.count()
         self._versions: dict[Layer, int] = {}
         viewer.layers.events.inserted.connect(self._follow)
+        viewer.layers.events.inserted.connect(self._inserted)
         viewer.layers.events.removed.connect(self._follow)
         self._follow()
 
@@ -105,6 +106,12 @@ class References(QObject):
         if new or gone:
             self.changed.emit()
 
+    def _inserted(self, event: Any) -> None:
+        layer = event.value
+        if is_annotation(layer) and KEY in layer.metadata:
+            # Not within napari's own insertion.
+            QTimer.singleShot(0, lambda: show_outlines(self.viewer, layer))
+
     def _renamed(self, event: Any = None) -> None:
         self.changed.emit()
 
@@ -118,6 +125,17 @@ class References(QObject):
 def is_annotation(layer: Layer) -> bool:
     """Whether a layer is a Labels layer of the user's."""
     return isinstance(layer, Labels) and "role" not in layer.metadata.get(KEY, {})
+
+
+def show_outlines(viewer: Any, layer: Labels) -> None:
+    """Show a dropped annotation as outlines below the results: filled, it would hide the tissue."""
+    if layer not in viewer.layers:
+        return
+    layer.contour = 1
+    own = [i for i, other in enumerate(viewer.layers) if "role" in other.metadata.get(KEY, {})]
+    index = viewer.layers.index(layer)
+    if own and index > own[0]:
+        viewer.layers.move(index, own[0])
 
 
 def transform_between(layer: Layer, image: Layer) -> NDArray[np.float64]:

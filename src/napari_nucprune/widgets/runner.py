@@ -8,13 +8,49 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from qtpy.QtCore import QObject, Signal
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from ..doors import Progress, ShouldStop
 from ..errors import Cancelled
 
+#: Seconds between two steps of progress that are shown, and before the first: each draws the whole
+#: window anew, which without a graphics card takes the network's time.
+SHOWN_EVERY = 0.3
+
 #: ``work(progress, should_stop)`` returns the result.
 Work = Callable[[Progress, ShouldStop], Any]
+
+
+class Seldom(QObject):
+    """Passes on the newest of what it takes, at most once in `SHOWN_EVERY`.
+
+    What is overtaken, or stopped, sooner than that is not shown at all.
+
+    Parameters
+    ----------
+    show
+        Called with the newest arguments, on the main thread.
+    parent
+        What it shows it on; it goes with that.
+    """
+
+    def __init__(self, show: Callable[..., Any], parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._show = show
+        self._newest: tuple[Any, ...] = ()
+        self._timer = QTimer(self)
+        self._timer.setSingleShot(True)
+        self._timer.timeout.connect(lambda: self._show(*self._newest))
+
+    def take(self, *newest: Any) -> None:
+        """Show this, soon."""
+        self._newest = newest
+        if not self._timer.isActive():
+            self._timer.start(round(1000 * SHOWN_EVERY))
+
+    def stop(self) -> None:
+        """Show nothing until it takes more."""
+        self._timer.stop()
 
 
 @dataclass(eq=False)

@@ -16,7 +16,8 @@ from . import texts
 if TYPE_CHECKING:
     from ..checkpoint.packed import Packing
     from ..doors import Pruning
-    from ..preview import Job, Preview, Session
+    from ..job import Job, Preview
+    from ..preview import Session
 
 
 def ask_file(parent: QWidget, title: str, suggestion: str, suffix: str) -> Path | None:

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 
 from ..recovered import Recovery
 from .cr_slider import CRSlider
+from .elided import Elided
 
 #: Data, text and tooltip.
 RECOVERIES = (
@@ -138,6 +139,7 @@ class ImageSection(Section):
         self.layer.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self.open_slide = QPushButton("Open slide…")
         self.open_slide.setToolTip("Open a whole slide without napari's question which reader")
+        Elided(self.layer.native)
         self.row((self.layer.native, 1), self.open_slide)
         self.area = QComboBox()
         self.area.addItems(AREAS)
@@ -161,6 +163,7 @@ class CheckpointSection(Section):
         super().__init__("Checkpoint")
         self.choice = QComboBox()
         self.choice.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        Elided(self.choice)
         self.open = QPushButton("Open…")
         self.row((self.choice, 1), self.open)
         self.about = wrapped("about")
@@ -197,6 +200,10 @@ class PruningSection(Section):
         for slider in self.sliders:
             self.body.addWidget(slider)
         self.kept, self.compute, self.time = wrapped("kept"), wrapped("compute"), wrapped("time")
+        self.compute.setToolTip(
+            "Multiply-adds of the weights kept, and the file that Save would write. Packed: "
+            "kept weights and where they lie, if chosen under Save"
+        )
         for label in (self.kept, self.compute, self.time):
             self.body.addWidget(label)
         self.show_linked(True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer
 from qtpy.QtWidgets import QFileDialog
 
-from ..compare.sweep import CLAIMS, SweepPoint, largest_cr_within
+from ..compare.sweep_points import CLAIMS, SweepPoint, largest_cr_within
 from ..difference.export import export
 from ..difference.field_sweep import FieldSweep
 from ..errors import Cancelled, NucpruneError
@@ -56,7 +56,11 @@ class Sweeping(QObject):
         runner.idle.connect(self._go_on)
         theme = getattr(controls.viewer.events, "theme", None)
         if theme is not None:
-            theme.connect(lambda _: self._redraw.start(100))
+            theme.connect(self._theme_changed)
+
+    def _theme_changed(self, event: Any = None) -> None:
+        # A method and no lambda: napari would keep that, and with it the dock, alive.
+        self._redraw.start(100)
 
     # Running --------------------------------------------------------------------------------
 

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from ..checkpoint.format import Checkpoint
 from ..errors import NucpruneError
-from ..preview import Preview
+from ..job import Preview
 from ..pruning.cost import Cost
+
+#: Data sets as their authors write them, by layout.
+DATA_SETS = {
+    "monuseg": "MoNuSeg",
+    "tnbc": "TNBC",
+    "nuinsseg": "NuInsSeg",
+    "cryonuseg": "CryoNuSeg",
+    "consep": "CoNSeP",
+    "dsb2018": "DSB2018",
+    "pairs": "pairs of files",
+}
+#: A number and its unit stay on one line.
+TIED = "\N{NO-BREAK SPACE}"
 
 NO_IMAGE = "Drag an image in, or choose File > Open Sample > NucPrune."
 
 
 def about(checkpoint: Checkpoint, spent: Cost) -> str:
     """One line about a checkpoint: weights, MB, um/px, trained on."""
-    trained = " + ".join(str(d.get("layout")) for d in checkpoint.provenance.get("data", []))
+    trained = " + ".join(
+        d.get("name") or DATA_SETS.get(d.get("layout"), str(d.get("layout")))
+        for d in checkpoint.provenance.get("data", [])
+    )
     assumed = " (assumed)" if checkpoint.provenance.get("mpp_assumed") else ""
     text = (
         f"{spent.total / 1e6:.2f} M weights · {spent.file_bytes / 1e6:.1f} MB · "
@@ -28,15 +44,19 @@ def kept(spent: Cost) -> str:
     return f"kept {spent.kept:,} of {spent.total:,} ({spent.sparsity:.2%} zero)"
 
 
-def compute(spent: Cost, file_bytes: int | None) -> str:
-    """Multiply-adds, and bytes of the file that Save would write; None where not known yet."""
+def compute(spent: Cost, file_bytes: int | None, packed: int | None = None) -> str:
+    """Multiply-adds, and bytes of the file that Save would write; None where not known yet.
+
+    ``packed``: bytes of the packed file, where it is the plain one that would be written.
+    """
     size = "…" if file_bytes is None else megabytes(file_bytes)
-    return f"compute / {spent.compute_ratio:.1f} · saves as {size}"
+    saves = f"saves as {size}" if packed is None else f"{size}, packed {megabytes(packed)}"
+    return f"compute / {spent.compute_ratio:.1f} · {saves}"
 
 
 def megabytes(size: int) -> str:
-    """``15.5 MB``, below one ``0.97 MB``."""
-    return f"{size / 1e6:.{1 if size >= 1e6 else 2}f} MB"
+    """``15.5 MB`` in one piece, below one ``0.97 MB``."""
+    return f"{size / 1e6:.{1 if size >= 1e6 else 2}f}{TIED}MB"
 
 
 def time(preview: Preview, dense: Preview | None) -> str:
@@ -46,7 +66,7 @@ def time(preview: Preview, dense: Preview | None) -> str:
         ratio = dense.network_seconds / max(preview.network_seconds, 1e-6)
         text += f", {ratio:.1f}x dense ({milliseconds(dense.network_seconds)}, {dense.runtime})"
     if preview.recovery_seconds:
-        text += f" · recovered in {preview.recovery_seconds:.1f} s"
+        text += f" · recovered in {preview.recovery_seconds:.1f}{TIED}s"
     if preview.slow_because:
         text += f" · without the fast runtime: {preview.slow_because}"
     return text
@@ -54,7 +74,8 @@ def time(preview: Preview, dense: Preview | None) -> str:
 
 def milliseconds(seconds: float) -> str:
     """``31 ms``, from ten seconds on ``12 s``."""
-    return f"{seconds * 1e3:.0f} ms" if seconds < 10 else f"{seconds:.0f} s"
+    value, unit = (seconds * 1e3, "ms") if seconds < 10 else (seconds, "s")
+    return f"{value:.0f}{TIED}{unit}"
 
 
 def error(problem: BaseException) -> str:
@@ -66,3 +87,8 @@ def error(problem: BaseException) -> str:
         f"A fault of ours ({type(problem).__name__}: {first[0][:200] if first else '-'}); "
         "please report it."
     )
+
+
+def damaged(squares: int) -> str:
+    """Say how much of a slide could not be read; nothing where all could."""
+    return f"; {squares:,} damaged places were taken as glass" if squares else ""

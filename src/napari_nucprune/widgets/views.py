@@ -11,9 +11,10 @@ from qtpy.QtCore import QObject, QSignalBlocker
 from ..errors import InputError
 from .layers import KEY, ROLES, find, placement
 from .looks import map_layer
-from .panes import copy_looks, grid_of, place_of, sort
+from .panes import copy_looks, place_of
 from .references import DENSE, SHOWN
 from .swipe import LEFT, RIGHT, STEP, Curtain, Divider, Names, canvas_of
+from .undo import Undo
 
 if TYPE_CHECKING:
     from ..difference.compare import Comparison
@@ -45,10 +46,7 @@ class Views(QObject):
         self._pairs: list[tuple[Layer, Layer]] = []
         self._choices: tuple[Any, Any] = (None, None)
         self._made: list[Layer] = []
-        #: Of every layer that was shown or hidden: before, and what was set.
-        self._visible: dict[Layer, tuple[bool, bool]] = {}
-        self._order: list[Layer] = []
-        self._grid: dict[str, Any] = {}
+        self._undo = Undo(self.viewer)
         self.section.look.currentIndexChanged.connect(self._chosen)
         self.section.flip.toggled.connect(self._chosen)
         comparing.compared.connect(self._compared)
@@ -123,28 +121,19 @@ class Views(QObject):
             self.divider.hide()
             self.divider.deleteLater()
         self._curtain = self.divider = self._names = None
-        if self._grid:
-            grid = grid_of(self.viewer)
-            for name, value in self._grid.items():
-                setattr(grid, name, value)
+        self._undo.join()
         made, self._made = self._made, []
         for layer in made:
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
-        for layer, (before, ours) in self._visible.items():
-            # What the user has switched since stays.
-            if layer in self.viewer.layers and layer.visible == ours:
-                layer.visible = before
-        if self._order:
-            sort(self.viewer, self._order)
-        self._order, self._grid, self._pairs = [], {}, []
-        self._visible.clear()
+        self._undo.restore()
+        self._pairs = []
 
     def _arrange(self) -> None:
         flipped = self.section.flip.isChecked()
         for left, right in self._pairs:
-            self._set_visible(left, self._look != "flip" or flipped)
-            self._set_visible(right, self._look != "flip" or not flipped)
+            self._undo.show(left, self._look != "flip" or flipped)
+            self._undo.show(right, self._look != "flip" or not flipped)
             if self._curtain is not None:
                 self._curtain.clip(left, RIGHT if flipped else LEFT)
                 self._curtain.clip(right, LEFT if flipped else RIGHT)
@@ -230,22 +219,11 @@ class Views(QObject):
             right.append(fates)
         if self.section.flip.isChecked():
             left, right = right, left
-        self._order = [layer for layer in self.viewer.layers if layer not in self._made]
-        panes = [*left, *right]
-        for layer in self.viewer.layers:
-            self._set_visible(layer, layer in panes)
-        sort(self.viewer, [*panes, *(layer for layer in self.viewer.layers if layer not in panes)])
-        grid = grid_of(self.viewer)
-        self._grid = {name: getattr(grid, name) for name in ("stride", "shape", "enabled")}
-        grid.stride, grid.shape, grid.enabled = len(left), (1, 2), True
+        self._undo.arrange([*left, *right], self._made)
+        self._undo.split(len(left))
         self._names = Names(canvas_of(self.controls).native)
 
     # What happens meanwhile -----------------------------------------------------------------
-
-    def _set_visible(self, layer: Layer, visible: bool) -> None:
-        before = self._visible.get(layer, (layer.visible, visible))[0]
-        self._visible[layer] = before, visible
-        layer.visible = visible
 
     def _moved(self, x: float) -> None:
         if self._curtain is not None:

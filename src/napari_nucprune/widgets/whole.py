@@ -12,15 +12,19 @@ from qtpy.QtCore import Qt, QTimer, Signal
 from qtpy.QtWidgets import QFileDialog, QProgressBar, QPushButton
 
 from ..errors import Cancelled, InputError
+from ..files import no_file
 from ..wholejob import SlideJob, ask_for, pyramid_of
 from . import layers, texts
+from .pixel_size import mpp_of
+from .runner import Seldom
 from .sections import Section, wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ..doors import Pruning
-    from ..preview import Job, Session
+    from ..job import Job
+    from ..preview import Session
 
 ROLE = "slide instances"
 #: Milliseconds between two updates of the layer while results come.
@@ -71,7 +75,8 @@ class WholeSection(Section):
         self.cancel.clicked.connect(self.stop)
         # Emitted in the job's thread, received on the main one.
         queued = Qt.ConnectionType.QueuedConnection
-        self._progressed.connect(self._show_progress, queued)
+        self._progressing = Seldom(self._show_progress, self)
+        self._progressed.connect(self._progressing.take, queued)
         self._ended.connect(self._show_end, queued)
         self._thread: threading.Thread | None = None
         self._show_running(False)
@@ -89,7 +94,7 @@ class WholeSection(Section):
             session, image, pruning, job = self._asked()
             path = _path_of(image)
             mpp = job.source.mpp
-            own = layers.mpp_of(image)
+            own = mpp_of(image)
             typed = None if mpp is None or mpp == own else mpp[0]
             ask = ask_for(session, pruning, job, path, output, typed)
         except Exception as error:
@@ -110,6 +115,7 @@ class WholeSection(Section):
     def close_down(self) -> None:
         """Stop, and wait for the thread; nothing is shown any more."""
         self._refresh.stop()
+        self._progressing.stop()
         self.stop()
         if self._thread is not None:
             self._thread.join()
@@ -142,6 +148,7 @@ class WholeSection(Section):
 
     def _show_end(self, found: Any) -> None:
         self._refresh.stop()
+        self._progressing.stop()
         job, self.job = self.job, None
         if self._thread is not None:
             self._thread.join()
@@ -153,6 +160,7 @@ class WholeSection(Section):
         elif job is not None:
             self.line.setText(
                 f"{found['nuclei']:,} nuclei on {found['tissue_mm2']:.2f} mm² in {job.ask.output}"
+                + texts.damaged(found["bad_tiles"])
             )
         self._show_running(False)
         if job is None or isinstance(found, BaseException):
@@ -202,6 +210,8 @@ def _path_of(image: Image) -> Path:
         Where it is of no file.
     """
     path = image.metadata.get(layers.KEY, {}).get("path") or image.source.path
+    if path and Path(path).is_dir():
+        raise no_file(Path(path), "a slide")
     if not path or not Path(path).is_file():
         raise InputError(f"{image.name} is of no file; open the slide from its file to segment it.")
     return Path(path)

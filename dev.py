@@ -286,6 +286,9 @@ def test(arguments: list[str]) -> NoReturn:
     # A test says so where the native library is missing, instead of testing less.
     os.environ.setdefault("NUCPRUNE_REQUIRE_NATIVE", "1")
     os.chdir(ROOT)
+    if all(argument in ("-q", "-v", "-x") for argument in arguments):  # all of it: two at a time
+        os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # their threads share the cores
+        arguments = ["-n", "2", "--dist", "loadfile", *arguments]
     become(str(PYTHON), "-m", "pytest", *arguments)
 
 

@@ -1,8 +1,8 @@
 """The site's settings: Sphinx, because the reference comes from numpydoc docstrings.
 
-Sphinx reads those natively, napari's own documentation is built with it (its objects can be linked
-to), and MyST keeps every page plain Markdown that GitHub shows too. mkdocs-material, the other
-choice, announced its maintenance mode in 2025.
+Sphinx reads those natively, napari's own documentation is built with it, and MyST keeps every page
+plain Markdown that GitHub shows too. mkdocs-material, the other choice, announced its maintenance
+mode in November 2025 (squidfunk/mkdocs-material issue 8523).
 """
 
 from importlib.metadata import version as installed

@@ -1,7 +1,11 @@
-"""Make the docs' pictures: python docs/screenshots.py [IMAGE [LABELS]] (screen or Xvfb needed).
+"""Make the docs' pictures: python docs/screenshots.py [IMAGE [ANNOTATIONS]].
+
+A screen or Xvfb is needed.
+
+ANNOTATIONS: what can be dropped on the viewer, such as MoNuSeg's XML.
 
 Writes every view at two sizes and in both themes to ``docs/shots`` (not kept), and the README's to
-``docs/images``. Those of the README show 512 x 512 px of OpenSlide's CMU-1-Small-Region.svs (CC0).
+``docs/images``, which show the plugin's sample picture.
 """
 
 from __future__ import annotations
@@ -11,8 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_nucprune.widgets import layers
@@ -20,7 +22,14 @@ from napari_nucprune.widgets.window import open_viewer
 
 FOLDER = Path(__file__).parent
 SIZES = ((1280, 800), (1920, 1080))
-KEPT = {"lost-dark-1280": "difference", "dock-dark-1280": "dock"}
+KEPT = {
+    "lost-dark-1280": "difference.png",
+    "dock-dark-1280": "dock.png",
+    # The tour's, small.
+    "side-dark-1280": "side-by-side.jpg",
+    "sweep-dark-1280": "sweep.jpg",
+    "layers-light-1280": "layers.jpg",
+}
 
 
 class Shots:
@@ -39,8 +48,8 @@ class Shots:
         if options.mpp:
             self.dock.image.mpp.setValue(options.mpp)
         if options.labels:
-            truth = np.asarray(Image.open(options.labels)).astype(np.int32)
-            self.viewer.add_labels(truth, name="truth", visible=False)
+            (self.truth,) = self.viewer.open(options.labels, plugin="napari-nucprune")
+            self.truth.visible = False
 
     def settle(self, seconds: float = 300) -> None:
         """Wait until all is shown."""
@@ -74,7 +83,7 @@ class Shots:
                 picture = self.window.grab()
                 picture.save(str(self.folder / f"{title}.png"))
                 if self.keeps and title in KEPT:
-                    picture.save(str(FOLDER / "images" / f"{KEPT[title]}.png"))
+                    picture.save(str(FOLDER / "images" / KEPT[title]))
 
 
 def main() -> None:
@@ -100,7 +109,7 @@ def main() -> None:
     shots.shoot("dock")
     shots.unfold(dock.compare)
     if options.labels:
-        dock.compare.reference.choose(viewer.layers["truth"])
+        dock.compare.reference.choose(shots.truth)
         shots.settle()
         shots.shoot("truth")
         dock.compare.reference.choose("dense")

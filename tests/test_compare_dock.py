@@ -107,8 +107,9 @@ def test_another_reference_needs_no_run(viewer, compared, qtbot, monkeypatch):
     expected = fates(truth.data, result.data, 0.25)
     np.testing.assert_array_equal(layers.find(viewer, "differences").data, expected.differences)
     for name, count in expected.counts.items():
-        assert dock.compare.legend.rows[name].text() == f"{name}  {count}"
-        assert dock.compare.legend.rows[name].isEnabled() == bool(count)
+        beside = f" + {len(expected.cut_off)}" * (name == "split" and len(expected.cut_off) > 0)
+        assert dock.compare.legend.rows[name].text() == f"{name}  {count}{beside}"
+        assert dock.compare.legend.rows[name].isEnabled() == bool(count or beside)
     assert found.start is not None
     dock.compare.reference.choose("nothing")
     settle(dock, qtbot)

@@ -88,6 +88,8 @@ def test_split():
     reference, results, found = both([BOX], [(10, 20, 10, 17), (10, 20, 17, 20)])
     assert (reference, results) == (["changed"], ["changed", "split"])
     assert (found.counts["split"], found.result_counts["split"]) == (0, 1)
+    assert found.cut_off.tolist() == [1]
+    np.testing.assert_allclose(found.places("split"), [[14.5, 18]])
     # One half only is no split, and pieces that lie outside as much as inside are none.
     assert both([BOX], halves[:1])[:2] == (["lost"], ["added"])
     outside = [(10, 20, 5, 15), (10, 20, 15, 25)]
@@ -243,6 +245,11 @@ def test_counts_add_up(pair):
     np.testing.assert_array_equal(found.partner >= 0, has)
     for fate in FATES:
         assert len(found.of(fate)[0]) == counts[fate]
+    # Nothing is drawn that the legend does not lead to.
+    drawn = np.unique(found.differences)
+    for code, fate in enumerate(FATES, start=1):
+        if code in drawn and fate != "merged":
+            assert len(found.places(fate))
 
 
 @quick

@@ -72,6 +72,8 @@ def fates(reference: NDArray[Any], result: NDArray[Any], mpp: float) -> Fate:
         of_t[t[chosen]] = code
         of_f[f[chosen]] = code
 
+    cut_off = np.unique(f[piece & (of_f[f] == SPLIT) & (of_t[t] != SPLIT)])
+
     cell = _partner(table, of_t, paired, piece, held)
     has = cell >= 0
     iou, way = np.full(n, np.nan), np.full(n, np.nan)
@@ -90,6 +92,7 @@ def fates(reference: NDArray[Any], result: NDArray[Any], mpp: float) -> Fate:
         differences=table.draw(
             np.maximum(_runs(of_t, table.truth_run), _runs(of_f, table.found_run))
         ),
+        cut_off=cut_off.astype(np.int64),
     )
 
 

@@ -33,6 +33,9 @@ class Fate:
         (n,) float64, IoU with the partner and the distance to its centroid in um; NaN without.
     differences
         (H, W) uint8, the fate's code of each pixel, 0 is background.
+    cut_off
+        (k,) int64, positions of the results that are *split* although the nucleus that they lie
+        in is matched with its largest piece. `counts` counts nuclei, so it has none of them.
     """
 
     reference_ids: NDArray[Any]
@@ -45,6 +48,7 @@ class Fate:
     iou: NDArray[np.float64]
     moved_um: NDArray[np.float64]
     differences: NDArray[np.uint8]
+    cut_off: NDArray[np.int64]
 
     @property
     def counts(self) -> dict[str, int]:
@@ -59,6 +63,13 @@ class Fate:
         """Number of the result's nuclei by fate; *split* also where a matched one lost a piece."""
         found = np.bincount(self.result_fate, minlength=len(FATES) + 1)
         return {name: int(found[code]) for code, name in enumerate(FATES, start=1)}
+
+    def places(self, fate: str) -> NDArray[np.float64]:
+        """Return the centroids (k, 2) of all that is drawn as a fate's own: `of`, and `cut_off`."""
+        own = self.of(fate)[1]
+        if fate != "split":
+            return own
+        return np.concatenate([own, self.result_centroid[self.cut_off]])
 
     def of(self, fate: str) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
         """Return positions (k,) and centroids (k, 2) of the nuclei that `counts` counts.

@@ -129,8 +129,14 @@ def _score_rows(found: Comparison) -> list[tuple[str, str, str, str]]:
 
 
 def _fate_rows(found: Comparison) -> list[tuple[str, str, str, str]]:
-    counts = found.fate.counts
-    return [(name, FATE_COLOURS[name], str(counts[name]), FATE_WORDS[name]) for name in FATES]
+    rows = []
+    for name, count in found.fate.counts.items():
+        beside = len(found.fate.places(name)) - count
+        words = FATE_WORDS[name]
+        if beside:
+            words += f" Besides, {beside:,} cut off from nuclei that are found again without them."
+        rows.append((name, FATE_COLOURS[name], str(count), words))
+    return rows
 
 
 def _markdown(found: Comparison, about: Mapping[str, str], pictures: Mapping[str, str]) -> str:

@@ -104,7 +104,7 @@ class DifferenceLayers(QObject):
         found, shown = self.comparing.comparison, self.comparing.shown
         if found is None or shown is None:
             return
-        _, centres = found.fate.of(fate)
+        centres = found.fate.places(fate)
         if not len(centres):
             return
         order = np.lexsort((centres[:, 1], centres[:, 0]))

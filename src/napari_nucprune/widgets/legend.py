@@ -12,6 +12,8 @@ from ..compare.outcome import FATES, Fate
 from ..difference.colours import FATE_COLOURS, FATE_WORDS
 
 SIDE = 14
+HOW = "Click: go to the next one. Shift: the last one."
+PIECES = "After the +: pieces cut off from nuclei that are found again without them."
 
 
 def swatch(colour: str) -> QIcon:
@@ -41,7 +43,6 @@ class Legend(QWidget):
         for index, name in enumerate(FATES):
             row = QPushButton(swatch(FATE_COLOURS[name]), name)
             row.setStyleSheet("QPushButton { text-align: left; padding: 3px 5px; }")
-            row.setToolTip(f"{FATE_WORDS[name]}\nClick: go to the next one. Shift: the last one.")
             row.clicked.connect(partial(self._clicked, name))
             grid.addWidget(row, index // 2, index % 2)
             self.rows[name] = row
@@ -53,8 +54,11 @@ class Legend(QWidget):
         """Show the counts; without a comparison there is nothing to go to."""
         counts = {} if fate is None else fate.counts
         for name, row in self.rows.items():
-            row.setText(f"{name}  {counts[name]:,}" if counts else name)
-            row.setEnabled(bool(counts.get(name)))
+            text = f"{name}  {counts[name]:,}" if counts else name
+            beside = 0 if fate is None else len(fate.places(name)) - counts[name]
+            row.setText(f"{text} + {beside:,}" if beside else text)
+            row.setToolTip("\n".join([FATE_WORDS[name], *[PIECES] * bool(beside), HOW]))
+            row.setEnabled(bool(counts.get(name) or beside))
 
     def _clicked(self, name: str, checked: bool = False) -> None:
         held = QApplication.keyboardModifiers() & Qt.KeyboardModifier.ShiftModifier

@@ -47,8 +47,8 @@ VARIANTS = {
     "in one stage": replace(RESELECT, select_stages=1),
     "in five": replace(RESELECT, select_stages=5),
     "a second step to what ReLU lets through": replace(RESELECT, relu_steps=2),
-    "twice the samples": replace(RESELECT, samples=6000, samples_a_weight=18),
-    "a third of the samples": replace(RESELECT, samples=1000),
+    "twice the samples": replace(RESELECT, samples=6000, samples_a_weight=10),
+    "half the samples": replace(RESELECT, samples=1500, samples_a_weight=2.5),
 }
 KEYS = ("pq", "aji", "dice", "r2", "seconds")
 

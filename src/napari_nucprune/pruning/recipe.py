@@ -12,8 +12,8 @@ class Recipe:
     Attributes
     ----------
     samples, samples_a_weight
-        Most places of a layer that are looked at; of these a third, or so many times the mean
-        row's kept weights where that is more, are used for a refit.
+        Most places of a layer that are looked at; of these half, or so many times the mean row's
+        kept weights where that is more, are used for a refit.
     ridge
         Pull towards the old weights, as part of the mean of the Gram diagonal.
     relu_steps
@@ -30,7 +30,7 @@ class Recipe:
     """
 
     samples: int = 3000
-    samples_a_weight: float = 9.0
+    samples_a_weight: float = 5.0
     ridge: float = 1e-2
     relu_steps: int = 2
     select_stages: int = 0

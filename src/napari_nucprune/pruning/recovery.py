@@ -181,12 +181,13 @@ class Calibration:
             if mask is not None:
                 support = responses.rows_of(torch.from_numpy(mask).to(x.device), module)
             where, wanted = self._places[branch][name], self._dense[branch][name]
-            step = self._stride(name, len(where), support)
-            seen = responses.features(x, module, where[::step].to(x.device))
+            count = self._enough(name, len(where), support)
+            drawn = torch.arange(count) * len(where) // count
+            seen = responses.features(x, module, where[drawn].to(x.device))
             rows, bias = fit(
                 module,
                 seen,
-                wanted[::step],
+                wanted[drawn.to(wanted.device)],
                 support,
                 self.recipe,
                 responses.rectified(name),
@@ -205,8 +206,8 @@ class Calibration:
             name: (state[name] + 0.0).cpu().contiguous().numpy() for name in pruned.weights[branch]
         }
 
-    def _stride(self, name: str, samples: int, support: Tensor) -> int:
-        """Return which part of the samples is enough: every n-th of them."""
+    def _enough(self, name: str, samples: int, support: Tensor) -> int:
+        """Return how many of the samples are enough."""
         a_row = float(support.sum(1).float().mean())
         if samples < LEAST_SAMPLES * a_row:
             raise InputError(
@@ -214,8 +215,8 @@ class Calibration:
                 f"keeps {a_row:.0f} weights; use more or larger crops, or a larger compression "
                 "ratio."
             )
-        enough = max(self.recipe.samples / 3, self.recipe.samples_a_weight * a_row)
-        return max(1, int(samples / enough))
+        enough = max(self.recipe.samples / 2, self.recipe.samples_a_weight * a_row)
+        return min(samples, round(enough))
 
 
 def recover(

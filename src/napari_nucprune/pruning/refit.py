@@ -11,7 +11,7 @@ from ..doors import ShouldStop, never
 from .solver import CG_STEPS, Solver, largest
 
 #: Side of the blocks in which a Gram matrix is built (0.6 of the time of a whole product).
-BLOCK = 576
+BLOCK = 384
 
 
 @dataclass(frozen=True)

@@ -456,3 +456,22 @@ def test_all_slides_share_one_cache_of_openslide(tmp_path, monkeypatch):
     assert len({id(kept) for kept in seen}) == 1
     assert isinstance(seen[0], openslide.OpenSlideCache)
     assert seen[0]._capacity == slides.CACHE_BYTES
+
+
+def test_reading_all_of_a_slide_tells_how_far_it_is_and_can_be_stopped(tmp_path, monkeypatch):
+    import hashlib
+
+    from napari_nucprune.errors import Cancelled
+    from napari_nucprune.slides import identity
+
+    path = tmp_path / "a.svs"
+    path.write_bytes(bytes(range(256)) * 20_000)
+    monkeypatch.setattr(identity, "_BLOCK", 1 << 19)
+    monkeypatch.setattr(identity, "_SAID", 1 << 20)
+    told = []
+    found = input_sha256(path, lambda text, done, total: told.append((done, total)))
+    assert found == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert told == [(i, 4) for i in range(1, 5)]
+    asked = iter([False, False, True])
+    with pytest.raises(Cancelled):
+        input_sha256(path, should_stop=lambda: next(asked))

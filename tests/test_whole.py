@@ -242,6 +242,23 @@ def test_two_processes_one_of_them_killed(slide, reference, tmp_path):
     same(bytes_of(output), bytes_of(reference))
 
 
+def test_a_scheduler_that_somebody_else_started(slide, reference, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        told = []
+        segment_slide(
+            ask(slide, tmp_path / "out", crew=Crew(scheduler=cluster.scheduler_address)),
+            progress=lambda *about: told.append(about),
+        )
+        # It goes on for others.
+        assert cluster.status.name == "running"
+    same(bytes_of(tmp_path / "out"), bytes_of(reference))
+    segmenting = [about for about in told if about[0].startswith("Segmenting")]
+    assert segmenting[-1][1] == segmenting[-1][2]
+
+
 def test_workers_may_stand_in_other_folders(slide, reference, tmp_path, monkeypatch):
     """Those of a cluster do, and the output may be named from the client's own."""
     monkeypatch.chdir(tmp_path)
@@ -283,6 +300,39 @@ def test_killed_at_random_moments(slide, reference, tmp_path):
             assert not marks.exists() or path.stat().st_mtime_ns == moment, "done twice"
         finished = max(finished, len(after))
     assert finished >= 25
+    segment_slide(ask(slide, output))
+    same(bytes_of(output), bytes_of(reference))
+    assert not (output / scratch_files.FOLDER).exists()
+
+
+KILLED_AFTER = """
+import os, signal
+real = os.replace
+def replace(source, target):
+    real(source, target)
+    if os.fspath(target).replace(os.sep, "/").endswith({name!r}):
+        os.kill(os.getpid(), signal.SIGKILL)
+os.replace = replace
+"""
+
+
+def test_killed_while_the_results_are_written_and_moved(slide, reference, tmp_path):
+    """SIGKILL right after a file got its name: what is there is never taken for what is not."""
+    output = tmp_path / "out"
+    script = SCRIPT.format(tests=str(Path(__file__).parent), slide=str(slide), output=str(output))
+    folder = f"out/{scratch_files.FOLDER}"
+    for name in (
+        f"{folder}/instances.zarr",
+        f"{folder}/marks/labels/1.1.json",
+        f"{folder}/nuclei.geojson",
+        f"{folder}/run.json",
+        "out/instances.zarr",
+        "out/run.json",
+    ):
+        code = KILLED_AFTER.format(name=name) + script
+        process = subprocess.run([sys.executable, "-c", code], check=False)
+        assert process.returncode == -signal.SIGKILL, name
+        assert (output / scratch_files.FOLDER / "plan.json").exists()
     segment_slide(ask(slide, output))
     same(bytes_of(output), bytes_of(reference))
     assert not (output / scratch_files.FOLDER).exists()

@@ -70,6 +70,8 @@ class Preview:
         Why they did not run where they were wanted.
     runtime, slow_because
         Which runtime ran; why the sparse one cannot, if so.
+    damaged
+        Squares of the slide that could not be read in the field, and were run as glass.
     """
 
     pruning: Pruning
@@ -84,3 +86,4 @@ class Preview:
     note: str = ""
     runtime: str = "torch"
     slow_because: str = ""
+    damaged: int = 0

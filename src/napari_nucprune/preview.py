@@ -136,6 +136,7 @@ class Session:
             note,
             self._runtime.name,
             self._runtime.note,
+            taken.damaged,
         )
         if masks is None:
             self._dense = ((job.image, job.box), result)

@@ -25,23 +25,25 @@ if TYPE_CHECKING:
     from .job import Job
     from .preview import Session
 
-#: Every so manieth network pixel is shown while results come.
-STRIDE = 16
+#: Every so manieth network pixel is shown while results come, or fewer: most pixels a side.
+STRIDE, LARGEST = 16, 2048
 
 
-def ask_for(
-    session: Session, pruning: Pruning, job: Job, slide: Path, output: Path, mpp: float | None
-) -> Ask:
+def ask_for(session: Session, pruning: Pruning, job: Job, slide: Path, output: Path) -> Ask:
     """Return what to run for the dock's controls.
 
     Parameters
     ----------
     session, pruning, job
-        The checkpoint, how it is pruned, and the recovery.
+        The checkpoint, how it is pruned, and the recovery. A pixel size of the job's image that
+        is not the file's own (typed, or the layer's scale) is the run's.
     slide, output
         The file, and the folder for the results.
-    mpp
-        um a pixel that the user typed; None takes the slide's own.
+
+    Raises
+    ------
+    InputError
+        Where the file is no slide any more.
     """
     checkpoint, recovered = session.pruned(pruning, job)
 
@@ -62,6 +64,9 @@ def ask_for(
         "weights": checkpoint.sha256 if recovered else "",
     }
     crew = Crew(default_threads())
+    own, mpp = open_source(slide, slide=True).mpp, job.source.mpp
+    if own is not None and mpp is not None and np.allclose(own, mpp, rtol=1e-4):
+        mpp = None
     return Ask(slide, output, session.checkpoint, named, prepare, mpp=mpp, crew=crew)
 
 
@@ -81,7 +86,11 @@ class SlideJob:
     def __post_init__(self) -> None:
         source = open_source(self.ask.slide, self.ask.mpp, slide=True)
         self._ratios, shape = network_grid(source, self.ask.opened.mpp)
-        self._labels = np.zeros([-(-n // STRIDE) for n in shape], np.int32)
+        # A core is 1024 pixels: its part of the picture is a whole number of pixels.
+        self._stride = STRIDE
+        while max(shape) > LARGEST * self._stride and self._stride < self.ask.core:
+            self._stride *= 2
+        self._labels = np.zeros([-(-n // self._stride) for n in shape], np.int32)
         self._lock, self._changed = threading.Lock(), False
         self._scratch = Scratch(self.ask.output)
         self.hooks.done = self._done
@@ -91,13 +100,15 @@ class SlideJob:
         return segment_slide(self.ask, progress, hooks=self.hooks)
 
     def preview(self) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
-        """Return every 16th pixel of what was found so far, and its pixels to level 0's (3x3).
+        """Return some pixels of what was found so far, and these pixels to level 0's (3x3).
 
         None where nothing came since the last time.
         """
         with self._lock:
             changed, self._changed = self._changed, False
-            return (self._labels.copy(), _transform(self._ratios, STRIDE)) if changed else None
+            return (
+                (self._labels.copy(), _transform(self._ratios, self._stride)) if changed else None
+            )
 
     def _done(self, stage: Stage, core: Core, about: dict[str, Any]) -> None:
         if stage != "nuclei" or not about["nuclei"]:
@@ -105,8 +116,8 @@ class SlideJob:
         claims = self._scratch.claims("nuclei", core)
         if claims is None:
             return
-        small = claims.labels[::STRIDE, ::STRIDE]
-        y, x = (i * self.ask.core // STRIDE for i in core)
+        small = claims.labels[:: self._stride, :: self._stride]
+        y, x = (i * self.ask.core // self._stride for i in core)
         with self._lock:
             part = self._labels[y : y + len(small), x : x + small.shape[1]]
             part[...] = small[: part.shape[0], : part.shape[1]]

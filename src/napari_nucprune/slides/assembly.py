@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Cancelled
-from ..files import cannot_write
+from ..files import cannot_write, replacing
 from . import export, pyramid
 from .cluster import Runner
 from .lattice import Core
@@ -127,10 +127,13 @@ def about_run(
 
 
 def deliver(ask: Ask, begun: Begun) -> None:
-    """Move the results into the output folder, run.json last, and remove the scratch files."""
+    """Move the results into the output folder, run.json last, and remove the scratch files.
+
+    The scratch files' run.json stays until all of them go: it says that the others are moved.
+    """
     scratch = begun.scratch
     with _writing(begun):
-        for name in OUTPUTS:
+        for name in OUTPUTS[:-1]:
             new, old = scratch.folder / name, ask.output / name
             if not new.exists() and name in ask.outputs:
                 continue  # an earlier start moved it already
@@ -140,6 +143,8 @@ def deliver(ask: Ask, begun: Begun) -> None:
                 old.unlink(missing_ok=True)
             if new.exists():
                 os.replace(new, old)
+        with replacing(ask.output / OUTPUTS[-1]) as temporary:
+            shutil.copyfile(scratch.assembled, temporary)
     scratch.drop()
 
 

@@ -13,7 +13,7 @@ from ..doors import Field, Maps
 from ..errors import InputError
 from .image import to_rgb
 from .lazy import LazyLevel
-from .source import Source
+from .source import Source, bad_within
 
 HALO = 96
 GRID = 16
@@ -31,10 +31,13 @@ class Taken:
         What to run: the asked part and up to 96 px of real neighbours around it.
     inner
         (rows, columns) of the asked part within the field.
+    damaged
+        Squares of the slide that could not be read there; they are glass in the field.
     """
 
     field: Field
     inner: tuple[slice, slice]
+    damaged: int = 0
 
     def crop(self, maps: Maps) -> Maps:
         """Return the maps of the asked part alone."""
@@ -118,7 +121,14 @@ def take(
         transform,
         mpp_assumed=source.mpp is None,
     )
-    return Taken(field, (inner_rows, inner_columns))
+    return Taken(field, (inner_rows, inner_columns), _damaged(source, ratios, rows, columns))
+
+
+def _damaged(source: Source, ratios: tuple[float, ...], rows: slice, columns: slice) -> int:
+    level, downs = _best_level(source, ratios)
+    y, x = (r / d for r, d in zip(ratios, downs, strict=True))
+    part = slice(rows.start * y, rows.stop * y), slice(columns.start * x, columns.stop * x)
+    return bad_within(source, level, *part)
 
 
 def network_grid(source: Source, mpp: float) -> tuple[tuple[float, float], tuple[int, int]]:

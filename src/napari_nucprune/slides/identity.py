@@ -9,18 +9,42 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__, native
+from ..doors import Progress, ShouldStop, never, no_progress
+from ..errors import Cancelled
 
-#: Read at once while a slide is hashed.
-_BLOCK = 1 << 22
+#: Read at once while a slide is hashed, and bytes between two words on how far it is.
+_BLOCK, _SAID = 1 << 22, 1 << 26
 
 
-def input_sha256(path: Path) -> str:
-    """Return the SHA-256 of a slide, of all its files where it has several."""
+def input_sha256(
+    path: Path, progress: Progress = no_progress, should_stop: ShouldStop = never
+) -> str:
+    """Return the SHA-256 of a slide, of all its files where it has several.
+
+    Parameters
+    ----------
+    path
+        The slide.
+    progress
+        Told megabytes, every 64 of them.
+
+    Raises
+    ------
+    Cancelled
+        Within 4 MB, where ``should_stop`` says so.
+    """
     digest = hashlib.sha256()
-    for file in _files_of(path):
+    files = _files_of(path)
+    total, done = sum(file.stat().st_size for file in files), 0
+    for file in files:
         with file.open("rb") as opened:
             while block := opened.read(_BLOCK):
+                if should_stop():
+                    raise Cancelled("Cancelled.")
                 digest.update(block)
+                done += len(block)
+                if done % _SAID < len(block):
+                    progress("Reading all of the slide once (MB)", done >> 20, total >> 20)
     return digest.hexdigest()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint import format as checkpoint_format
+from ..doors import Progress, ShouldStop, never, no_progress
 from ..errors import InputError
 from ..runtime.tiling import halo_of
 from .cluster import Crew
@@ -71,7 +72,7 @@ class Ask:
     runtime
         ``"auto"``, or what it has to be.
     mpp
-        um a pixel of level 0 instead of what the slide says.
+        um a pixel of level 0 instead of what the slide says, one number or (y, x).
     tissue_mask, table, zipped
         Whether glass is left out; a kind of `export.TABLES`; whether the GeoJSON is gzipped.
     overwrite
@@ -90,7 +91,7 @@ class Ask:
     network: dict[str, Any]
     prepare: Callable[[], Network]
     runtime: str = "auto"
-    mpp: float | None = None
+    mpp: float | tuple[float, float] | None = None
     tissue_mask: bool = True
     table: str = "csv"
     zipped: bool = False
@@ -137,8 +138,15 @@ class Begun:
         return mpp
 
 
-def begin(ask: Ask) -> Begun:
+def begin(ask: Ask, progress: Progress = no_progress, should_stop: ShouldStop = never) -> Begun:
     """Open the slide, and begin a run or take up the one that the folder holds.
+
+    Parameters
+    ----------
+    ask
+        What to do.
+    progress, should_stop
+        As for `input_sha256`.
 
     Raises
     ------
@@ -156,19 +164,19 @@ def begin(ask: Ask) -> Begun:
     halo = -(-max(HALO, halo_of(depth)[0]) // BLOCK) * BLOCK
     lattice = Lattice(shape, ask.core, halo, REACH)
     scratch = Scratch(ask.output)
-    asked = _asked(ask, source, lattice)
+    asked = _asked(ask, source, lattice, input_sha256(ask.slide, progress, should_stop))
     plan = _continued(ask, scratch, asked)
     if plan is None:
         plan = _new(ask, scratch, asked, source, ratios)
     return Begun(scratch, plan, source, lattice, ratios)
 
 
-def _asked(ask: Ask, source: Source, lattice: Lattice) -> dict[str, Any]:
+def _asked(ask: Ask, source: Source, lattice: Lattice, sha256: str) -> dict[str, Any]:
     """Return all that the bytes depend on but the environment, as JSON gives it back."""
     asked = {
         "format": 1,
         "input": {
-            "sha256": input_sha256(ask.slide),
+            "sha256": sha256,
             "shape": list(source.shape),
             "mpp_given": ask.mpp,
         },

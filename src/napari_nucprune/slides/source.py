@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .image import pixel_size, read_image
+from .slide import BAD_TILE
 from .values import to_uint8
 
 
@@ -72,7 +73,20 @@ def _downsample(whole: int, side: int) -> float:
     return ratio
 
 
-def open_source(path: str | Path, mpp: float | None = None, slide: bool = False) -> Source:
+def bad_within(source: Source, level: int, rows: slice, columns: slice) -> int:
+    """Return how many squares of a part of a level could not be read so far."""
+    return sum(
+        rows.start < (row + 1) * BAD_TILE
+        and row * BAD_TILE < rows.stop
+        and columns.start < (column + 1) * BAD_TILE
+        and column * BAD_TILE < columns.stop
+        for row, column in tuple(getattr(source.levels[level], "bad", ()))
+    )
+
+
+def open_source(
+    path: str | Path, mpp: float | tuple[float, float] | None = None, slide: bool = False
+) -> Source:
     """Open an image file or a slide.
 
     Parameters
@@ -80,7 +94,7 @@ def open_source(path: str | Path, mpp: float | None = None, slide: bool = False)
     path
         What `slides.reader` lists as slides is opened as one, all else is an image file.
     mpp
-        um a pixel, instead of what the file says.
+        um a pixel, instead of what the file says; one number or (y, x).
     slide
         Open whatever is a slide by its content, a tiled TIFF too; else as an image file.
 
@@ -92,8 +106,10 @@ def open_source(path: str | Path, mpp: float | None = None, slide: bool = False)
     from .lazy import LazyLevel
     from .reader import SUFFIXES, is_slide, open_slide
 
-    if mpp is not None and not (math.isfinite(mpp) and mpp > 0):
-        raise InputError(f"The pixel size is {mpp:g} um; give a number above 0.")
+    given = (mpp, mpp) if isinstance(mpp, int | float) else mpp
+    for size in given or ():
+        if not (math.isfinite(size) and size > 0):
+            raise InputError(f"The pixel size is {size:g} um; give a number above 0.")
     path = Path(path)
     levels: Sequence[Any]
     corner = (0, 0)
@@ -105,7 +121,7 @@ def open_source(path: str | Path, mpp: float | None = None, slide: bool = False)
             corner = opened.bounds[0], opened.bounds[1]
     else:
         levels, own = [read_image(path)[0]], pixel_size(path)
-    return Source(levels, (mpp, mpp) if mpp else own, path.name, corner)
+    return Source(levels, given or own, path.name, corner)
 
 
 class Plane:

@@ -69,7 +69,7 @@ def segment_slide(
     hooks = hooks or Hooks()
     # Workers may have been started in other folders.
     ask = replace(ask, slide=ask.slide.absolute(), output=ask.output.absolute())
-    begun = begin(ask)
+    begun = begin(ask, progress, lambda: hooks.stop.is_set() or should_stop())
     started = time.perf_counter()
     scratch = begun.scratch
     if not scratch.assembled.exists():

@@ -229,7 +229,7 @@ class NucpruneDock(Controls):
         self._show_cost()
         self.preparing.start(session, job)
         self.preparing.show_ready(session)
-        self.say(" ".join(filter(None, (note, preview.note))))
+        self.say(" ".join(filter(None, (note, preview.note, texts.damaged_here(preview.damaged)))))
         self.show_time(preview, session.dense(job))
 
     def _show_cost(self, _: Any = None) -> None:

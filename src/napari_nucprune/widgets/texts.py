@@ -91,4 +91,14 @@ def error(problem: BaseException) -> str:
 
 def damaged(squares: int) -> str:
     """Say how much of a slide could not be read; nothing where all could."""
-    return f"; {squares:,} damaged places were taken as glass" if squares else ""
+    return f"; {_places(squares)} taken as glass" if squares else ""
+
+
+def damaged_here(squares: int) -> str:
+    """Say how much of a field could not be read; nothing where all could."""
+    again = "copy or download the slide again."
+    return f"Of this field {_places(squares)} taken as glass; {again}" if squares else ""
+
+
+def _places(squares: int) -> str:
+    return f"{squares:,} damaged place{'s were' if squares > 1 else ' was'}"

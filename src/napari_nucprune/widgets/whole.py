@@ -15,7 +15,6 @@ from ..errors import Cancelled, InputError
 from ..files import no_file
 from ..wholejob import SlideJob, ask_for, pyramid_of
 from . import layers, texts
-from .pixel_size import mpp_of
 from .runner import Seldom
 from .sections import Section, wrapped
 
@@ -62,7 +61,6 @@ class WholeSection(Section):
         self.cancel = QPushButton("Cancel")
         self.row((self.start, 1), self.pause, self.cancel)
         self.progress = QProgressBar()
-        self.progress.setFormat("%v/%m tiles")
         self.line = wrapped("line")
         self.body.addWidget(self.progress)
         self.body.addWidget(self.line)
@@ -93,15 +91,12 @@ class WholeSection(Section):
         try:
             session, image, pruning, job = self._asked()
             path = _path_of(image)
-            mpp = job.source.mpp
-            own = mpp_of(image)
-            typed = None if mpp is None or mpp == own else mpp[0]
-            ask = ask_for(session, pruning, job, path, output, typed)
+            made = SlideJob(ask_for(session, pruning, job, path, output))
         except Exception as error:
             self._say(texts.error(error))
             return
         self._image = image
-        self.job = SlideJob(ask)
+        self.job = made
         self._show_running(True)
         self._refresh.start(_REFRESH_MS)
         self._thread = threading.Thread(target=self._work, args=(self.job,), name="nucprune-whole")
@@ -133,6 +128,7 @@ class WholeSection(Section):
             (self.job.hooks.pause.set if on else self.job.hooks.pause.clear)()
 
     def _show_progress(self, text: str, done: int, total: int) -> None:
+        self.progress.setFormat("%v/%m tiles" if text.startswith("Segmenting") else "%p%")
         self.progress.setRange(0, max(total, 1))
         self.progress.setValue(done)
         self.line.setText(text.rstrip(";"))

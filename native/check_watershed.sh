@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds the watershed's C++ tests with every compiler here, without a warning, and runs them: plain,
+# Builds the watershed's and the unpacking's C++ tests with every compiler here, without a warning, and runs them: plain,
 # under AddressSanitizer with UBSan, under ThreadSanitizer, and for aarch64 under qemu.
 set -euo pipefail
 cd "$(dirname "$0")"
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
-sources=(version.cpp watershed/*.cpp tests/test_watershed.cpp)
+watershed=(version.cpp watershed/*.cpp tests/test_watershed.cpp)
+packed=(packed/*.cpp tests/test_packed.cpp)
 flags=(-std=c++17 -O2 -g -Wall -Wextra -Werror -Iinclude -pthread)
 tried=0
 
@@ -16,9 +17,12 @@ try() { # NAME COMPILER [FLAG ...]; RUNNER is put before the program
         echo "$name: skipped, no $compiler here"
         return
     fi
-    "$compiler" "${flags[@]}" "$@" "${sources[@]}" -o "$out/test"
-    echo -n "$name: "
-    ${RUNNER:-} "$out/test"
+    for what in watershed packed; do
+        local -n sources=$what
+        "$compiler" "${flags[@]}" "$@" "${sources[@]}" -o "$out/test"
+        echo -n "$what, $name: "
+        ${RUNNER:-} "$out/test"
+    done
     tried=$((tried + 1))
 }
 

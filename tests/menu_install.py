@@ -89,9 +89,11 @@ XML = (
 )
 
 
-def call(*command: str | Path, **options: object) -> str:
-    """Run a command that must succeed and print what it says."""
-    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+def call(*command: str | Path, cwd: Path | None = None) -> str:
+    """Run a command that must succeed and return what it says."""
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         print(f"FAILED {command[:3]}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
         sys.exit(1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import tracemalloc
-from concurrent.futures import Executor, Future
 from dataclasses import replace
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, safe_open, save_file
 
 from helpers import QUICK, TINY, equal_weights, is_one_line, make_checkpoint
+from napari_nucprune import native
 from napari_nucprune.checkpoint import coding, packed
 from napari_nucprune.checkpoint.bundled import open_checkpoint
 from napari_nucprune.checkpoint.format import load, save
@@ -54,15 +55,6 @@ def read(path):
         return load_file(path), dict(file.metadata())
 
 
-class AtOnce(Executor):
-    """Does everything in the caller's thread."""
-
-    def submit(self, work, *arguments):
-        done = Future()
-        done.set_result(work(*arguments))
-        return done
-
-
 def decoded_by_hand(gaps, values, kept, total, dtype):
     """The format as it is written down, one byte after the other."""
     high = zstd.decompress(values[kept * dtype.itemsize // 2 :].tobytes())  # all frames
@@ -99,9 +91,11 @@ def test_any_vector_comes_back(dtype, data):
     flat[places] = rng.standard_normal(len(places)).astype(dtype)
     gaps, values, kept, entries = coding.encode(flat, dtype)
     np.testing.assert_array_equal(decoded_by_hand(gaps, values, kept, size, dtype), flat)
-    low, high, distances = coding.decode_later(AtOnce(), (gaps, values), (entries, kept), dtype)
-    found = coding.place(size, low, high.result(), distances.result(), dtype)
+    found = coding.decode(size, (gaps, values), (entries, kept), dtype)
     np.testing.assert_array_equal(found, flat)
+    with mock.patch.object(native, "is_available", lambda: False):
+        plain = coding.decode(size, (gaps, values), (entries, kept), dtype)
+    np.testing.assert_array_equal(plain, flat)
 
 
 @pytest.mark.parametrize("density", [0.9, 0.1, 0.002])
@@ -111,10 +105,38 @@ def test_more_than_one_chunk_comes_back(density, monkeypatch):
     dtype = np.dtype("<f4")
     flat = (rng.standard_normal(5000) * (rng.random(5000) < density)).astype(dtype)
     gaps, values, kept, entries = coding.encode(flat, dtype)
-    low, high, distances = coding.decode_later(AtOnce(), (gaps, values), (entries, kept), dtype)
-    np.testing.assert_array_equal(
-        coding.place(5000, low, high.result(), distances.result(), dtype), flat
-    )
+    for here in (True, False):
+        monkeypatch.setattr(native, "is_available", lambda here=here: here)
+        np.testing.assert_array_equal(
+            coding.decode(5000, (gaps, values), (entries, kept), dtype), flat
+        )
+
+
+@pytest.mark.parametrize("dtype", list(packed.DTYPES.values()))
+def test_every_kind_of_number_comes_back(dtype):
+    """All of half precision, infinities and subnormal ones too; of single precision some of all."""
+    bits = np.arange(2**16, dtype=np.uint32) * (1 if dtype.itemsize == 2 else 2**16 + 1)
+    flat = bits.astype(f"<u{dtype.itemsize}").view(dtype).astype(np.float32)
+    flat = flat[flat != 0]
+    gaps, values, kept, entries = coding.encode(flat, dtype)
+    found = coding.decode(len(flat), (gaps, values), (entries, kept), dtype)
+    np.testing.assert_array_equal(np.isnan(found), np.isnan(flat))
+    np.testing.assert_array_equal(found[~np.isnan(flat)], flat[~np.isnan(flat)])
+
+
+@pytest.mark.parametrize("here", [True, False])
+@pytest.mark.parametrize(
+    ("size", "kept"), [(8, 3), (9, 4), (9, 2)], ids=["over the end", "too few", "too many"]
+)
+def test_gaps_that_lead_elsewhere_are_damage(here, size, kept, monkeypatch):
+    monkeypatch.setattr(native, "is_available", lambda: here)
+    flat = np.zeros(9, np.float32)
+    flat[[0, 4, 8]] = 1, 2, 3
+    gaps, values, _, entries = coding.encode(flat, np.dtype("<f4"))
+    if kept != 3:
+        _, values, *_ = coding.encode(np.ones(kept, np.float32), np.dtype("<f4"))
+    with pytest.raises(coding.Damaged, match="gaps"):
+        coding.decode(size, (gaps, values), (entries, kept), np.dtype("<f4"))
 
 
 @pytest.mark.parametrize("widths", [TINY, QUICK])

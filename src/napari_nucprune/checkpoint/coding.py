@@ -15,13 +15,15 @@ unpack.
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from collections.abc import Mapping
-from concurrent.futures import Executor, Future
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .. import native
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -73,18 +75,18 @@ def encode(
     return _coded(distances), coded, len(values), len(distances)
 
 
-def decode_later(
-    pool: Executor,
+def decode(
+    total: int,
     streams: tuple[NDArray[np.uint8], NDArray[np.uint8]],
     counts: tuple[int, int],
     dtype: np.dtype[Any],
-) -> tuple[NDArray[np.uint8], Future[NDArray[np.uint8]], Future[NDArray[np.uint8]]]:
-    """Begin to decode; zstd drops the GIL. `place` takes what is returned.
+) -> NDArray[np.float32]:
+    """Return the vector, (total,); zstd and the native library drop the GIL.
 
     Parameters
     ----------
-    pool
-        Whose threads decode.
+    total
+        Its length.
     streams, counts
         Bytes and numbers of distances and values: not trusted, but never more is unpacked.
     dtype
@@ -93,35 +95,53 @@ def decode_later(
     Raises
     ------
     Damaged
-        Here or when the futures are asked: where bytes and numbers do not fit.
+        Where bytes and numbers do not fit, the distances run over the end, or lead to another
+        number of values.
     """
     (distances, values), (entries, kept) = streams, counts
     planes = dtype.itemsize // 2
     raw = kept * planes
     if len(values) < raw:
         raise Damaged(f"too few bytes for {kept:,} weights")
-    high = pool.submit(_decoded, values[raw:].tobytes(), kept, planes)
-    return values[:raw], high, pool.submit(_decoded, distances.tobytes(), entries, 1)
+    high = _decoded(values[raw:].tobytes(), kept, planes)
+    steps = _decoded(distances.tobytes(), entries, 1)
+    found = (_placed if native.is_available() else _placed_plainly)(
+        total, np.ascontiguousarray(values[:raw]), high, steps, dtype
+    )
+    if found is None:
+        raise Damaged(f"its gaps do not lead to {kept:,} of {total:,} weights")
+    return found
 
 
-def place(
+def _placed(
     total: int,
     low: NDArray[np.uint8],
     high: NDArray[np.uint8],
     distances: NDArray[np.uint8],
     dtype: np.dtype[Any],
-) -> NDArray[np.float32]:
-    """Return the vector, (total,).
+) -> NDArray[np.float32] | None:
+    """Return the vector; None where the distances do not lead to the values' places."""
+    put = native.library().nucprune_place
+    array, size = ctypes.c_void_p, ctypes.c_int64
+    put.argtypes = [array, size, array, array, size, ctypes.c_int32, array, size]
+    put.restype = size
+    kept = 2 * len(low) // dtype.itemsize
+    flat = np.zeros(total, np.float32)
+    given = distances.ctypes.data, len(distances), low.ctypes.data, high.ctypes.data
+    return flat if put(*given, kept, dtype.itemsize, flat.ctypes.data, total) == kept else None
 
-    Raises
-    ------
-    Damaged
-        Where the distances run over its end, or lead to another number of values.
-    """
+
+def _placed_plainly(
+    total: int,
+    low: NDArray[np.uint8],
+    high: NDArray[np.uint8],
+    distances: NDArray[np.uint8],
+    dtype: np.dtype[Any],
+) -> NDArray[np.float32] | None:
+    """Do as `_placed` does, without the native library."""
     half = dtype.itemsize // 2
     kept = len(low) // half
     planes = [*low.reshape(half, kept), *high.reshape(half, kept)]
-    wrong = Damaged(f"its gaps do not lead to {kept:,} of {total:,} weights")
     # A running sum of distances counts from 1.
     flat = np.zeros(total + 1, np.float32)
     values = np.empty((CHUNK, dtype.itemsize), np.uint8)
@@ -139,16 +159,14 @@ def place(
             places = places[is_value]
         count = len(places)
         if done + count > kept or start > total:
-            raise wrong
+            return None
         # Plane by plane: six times faster than numpy's copy of a transposed array.
         for i, plane in enumerate(planes):
             values[:count, i] = plane[done : done + count]
         bits = values[:count].view(f"<u{dtype.itemsize}")[:, 0]
         flat[places] = ((bits >> 1) | (bits << (8 * dtype.itemsize - 1))).view(dtype)
         done += count
-    if done != kept:
-        raise wrong
-    return flat[1:]
+    return flat[1:] if done == kept else None
 
 
 def _coded(data: NDArray[np.uint8]) -> NDArray[np.uint8]:

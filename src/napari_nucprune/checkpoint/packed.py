@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ..doors import BRANCHES, Branch
 from ..errors import InputError
 from .architecture import expected_shapes, widths_of
-from .coding import FAR, Damaged, decode_later, encode, place
+from .coding import FAR, Damaged, decode, encode
 
 if TYPE_CHECKING:
     from .format import Checkpoint, Weights
@@ -121,16 +121,14 @@ def unpack(
     result: dict[str, NDArray[np.float32]] = {}
     try:
         shapes = {branch: _shapes(branch, tensors, *about[branch]) for branch in BRANCHES}
+
+        def unpacked(branch: Branch) -> NDArray[np.float32]:
+            _, kept, entries = about[branch]
+            streams = tensors[f"{branch}.gaps"], tensors[f"{branch}.values"]
+            return decode(_weights(shapes[branch]), streams, (entries, kept), dtype)
+
         with ThreadPoolExecutor(2, thread_name_prefix="nucprune-unpack") as pool:
-            begun = {}
-            for branch in BRANCHES:
-                _, kept, entries = about[branch]
-                streams = tensors[f"{branch}.gaps"], tensors[f"{branch}.values"]
-                begun[branch] = decode_later(pool, streams, (entries, kept), dtype)
-            for branch in BRANCHES:
-                low, high, gaps = begun[branch]
-                total = _weights(shapes[branch])
-                flat = place(total, low, high.result(), gaps.result(), dtype)
+            for branch, flat in zip(BRANCHES, pool.map(unpacked, BRANCHES), strict=True):
                 own = _split(flat, shapes[branch], tensors[f"{branch}.biases"])
                 result |= {f"{branch}.{name}": array for name, array in own.items()}
     except Damaged as error:

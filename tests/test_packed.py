@@ -93,7 +93,7 @@ def test_any_vector_comes_back(dtype, data):
     np.testing.assert_array_equal(decoded_by_hand(gaps, values, kept, size, dtype), flat)
     found = coding.decode(size, (gaps, values), (entries, kept), dtype)
     np.testing.assert_array_equal(found, flat)
-    with mock.patch.object(native, "is_available", lambda: False):
+    with mock.patch.object(native, "is_available", return_value=False):
         plain = coding.decode(size, (gaps, values), (entries, kept), dtype)
     np.testing.assert_array_equal(plain, flat)
 

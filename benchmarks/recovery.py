@@ -22,7 +22,7 @@ from napari_nucprune.checkpoint.format import Checkpoint
 from napari_nucprune.datasets.base import Annotated
 from napari_nucprune.datasets.evaluate import count_image, run_on
 from napari_nucprune.datasets.registry import open_folder
-from napari_nucprune.doors import Pruning
+from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.errors import InputError
 from napari_nucprune.files import replacing
 from napari_nucprune.pruning.recipe import RESELECT, Recipe
@@ -247,6 +247,16 @@ def variants(
     return ["## How to refit", "", about, "", *table(head, rows)]
 
 
+def gram_bytes(checkpoint: Checkpoint) -> int:
+    """Return the bytes of the layers' Gram matrices, single precision, one triangle of each."""
+    inputs = [
+        x.shape[0] if x.name.startswith("up.") else int(np.prod(x.shape[1:]))
+        for b in BRANCHES
+        for x in checkpoint.layers(b)
+    ]
+    return sum(2 * n * (n + 1) for n in inputs)
+
+
 def sources(
     study: Study, items: list[Annotated], data: Path, mpp: float, dense: dict[str, float]
 ) -> list[str]:
@@ -290,7 +300,8 @@ def sources(
         "## Whose crops",
         "",
         "What *bundled* takes is a picture, not the dense network's statistics: those would hold "
-        "for one network only, the picture serves whichever checkpoint is loaded.",
+        "for one network only, the picture serves whichever checkpoint is loaded; and the Gram "
+        f"matrices of this one's layers are {gram_bytes(study.checkpoint) / 1e6:.0f} MB.",
         "",
         *table(head, rows),
     ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from napari_nucprune.runtime.versus import Matrix, reference
 
 
 def layer_table(asked: Matrix) -> None:
-    """Where the time goes, best of the runs, one thread, semantic branch."""
+    """Where the time goes and what the roofs allow: best run, one thread, semantic branch."""
     ranking, size = Ranking(open_checkpoint()), asked.sizes[0]
     rgb, strategy = image(size), asked.strategies[0]
     for cr in asked.crs:
@@ -40,15 +41,36 @@ def layer_table(asked: Matrix) -> None:
             spent = np.zeros(len(net.layers), np.int64)
             net.run(rgb, 1, layer_ns=spent)
             best = np.minimum(best, spent)
-        roof = net.roof / 1e9
-        print(f"\n{strategy} CR {cr:g}, {size} x {size}: FMA roof {2 * roof:.0f} GFLOP/s")
-        print(f"{'layer':18} {'weights':>8} {'us':>8} {'GFLOP/s':>8} {'of roof':>8}")
+        roof, rate = net.roof / 1e9, copied()
+        print(f"\n{strategy} CR {cr:g}, {size} x {size}: {2 * roof:.0f} GFLOP/s of multiply-adds, ")
+        print(f"{rate:.0f} GB/s copied.\n")
+        print("| layer | weights | µs | GFLOP/s | multiply-adds alone, µs | moving alone, µs |")
+        print("|---|---|---|---|---|---|")
         for layer, spent in zip(net.layers, best, strict=True):
             mask = masks["semantic"].get(layer.name)
             kept = layer.size if mask is None else int(np.count_nonzero(mask))
-            rate = kept * layer.positions * size * size / spent
-            row = f"{layer.name:18} {kept:8} {spent / 1e3:8.0f} {2 * rate:8.1f}"
-            print(f"{row} {rate / roof:8.0%}")
+            work = kept * layer.positions * size * size
+            # Every input read and every output written once, in single precision.
+            into, out = layer.shape[1], layer.shape[0]
+            if layer.name.startswith("up."):
+                into, out = layer.shape[0], 4 * layer.shape[1]
+            moved = 4 * (into + out) * layer.positions * size * size
+            print(
+                f"| {layer.name} | {kept:,} | {spent / 1e3:.0f} | {2 * work / spent:.1f} | "
+                f"{work / roof / 1e3:.0f} | {moved / rate / 1e3:.0f} |"
+            )
+
+
+def copied(size: int = 16 << 20, runs: int = 9) -> float:
+    """Return the bytes a nanosecond that one thread reads and writes, beyond the second cache."""
+    a = np.zeros(size // 4, np.float32)
+    b = np.ones_like(a)
+    best = np.inf
+    for _ in range(runs):
+        started = time.perf_counter_ns()
+        np.copyto(a, b)
+        best = min(best, time.perf_counter_ns() - started)
+    return 2 * size / best
 
 
 def figure(rows: list[dict[str, Any]], path: Path) -> None:

@@ -37,6 +37,7 @@ from napari_nucprune.training.model_card import halves
 CURVE = (2, 4, 5, 8, 10, 16, 20, 32, 64)
 STRATEGIES = ("layer-wise", "network-wide")
 AT = (("layer-wise", 8), ("network-wide", 16))
+SOURCES_AT = (*AT[:1], ("network-wide", 8), *AT[1:])
 COUNTS = (1, 4, 16, 64)
 VARIANTS = {
     "the strategy's weights, plain least squares": Recipe(relu_steps=0, by_effect=False),
@@ -241,8 +242,8 @@ def variants(
         print(row)
         rows.append(row)
     about = (
-        "Seconds are for both branches on this machine, the dense responses being there, with "
-        "other work beside them in part: those below were taken alone."
+        "Seconds are for both branches on this machine, the dense responses being there; mean of "
+        "the images, nothing else running."
     )
     return ["## How to refit", "", about, "", *table(head, rows)]
 
@@ -261,11 +262,11 @@ def sources(
     study: Study, items: list[Annotated], data: Path, mpp: float, dense: dict[str, float]
 ) -> list[str]:
     """Return the sections on the number and the origin of crops."""
-    head = ["crops", *(f"{s} CR {cr}: {k}" for s, cr in AT for k in ("PQ", "R2"))]
+    head = ["crops", *(f"{s} CR {cr}: {k}" for s, cr in SOURCES_AT for k in ("PQ", "R2"))]
 
     def row(name: str, source: str, crops: Callable[[Annotated], np.ndarray]) -> list[str]:
         out = [name]
-        for strategy, cr in AT:
+        for strategy, cr in SOURCES_AT:
             try:
                 found = study.mean(
                     study.one(i, strategy, cr, source, lambda i=i: crops(i)) for i in items

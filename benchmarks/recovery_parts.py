@@ -52,7 +52,10 @@ def parts(
     for column, (strategy, cr) in enumerate(at):
         pruning = Pruning(strategy, cr, cr)
         masks = ranking.masks(pruning)
-        at_once, recovery._each = recovery._each, lambda work: {b: work(b) for b in BRANCHES}
+        at_once, recovery._each = (
+            recovery._each,
+            lambda work, branches=BRANCHES: {b: work(b) for b in branches},
+        )
         try:
             for _ in range(again):
                 calibration, total = profiled(once, ONCE, partial(add, column))

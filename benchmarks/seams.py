@@ -70,7 +70,7 @@ def main() -> None:
         network = Network(checkpoint, "sparse", "cpu")
         named = {"checkpoint": checkpoint.sha256}
         segment_slide(
-            Ask(slide, output, checkpoint, named, lambda: network, crew=Crew(2)), hooks=hooks
+            Ask(slide, output, checkpoint, named, lambda *_: network, crew=Crew(2)), hooks=hooks
         )
         labels = np.asarray(zarr.open_group(str(output / "instances.zarr"), mode="r")["0"])
         run = json.loads((output / "run.json").read_text())

@@ -103,7 +103,7 @@ def segmented(case, output):
     checkpoint = oracle(network_mpp)
     network = Network(checkpoint, "torch", "cpu", {"name": "oracle"})
     segment_slide(
-        Ask(path, output, checkpoint, {"oracle": 1}, lambda: network, runtime="torch", core=320)
+        Ask(path, output, checkpoint, {"oracle": 1}, lambda *_: network, runtime="torch", core=320)
     )
     return json.loads((output / "run.json").read_text())
 

@@ -13,6 +13,7 @@ from PIL import Image
 from napari_nucprune.checkpoint import bundled
 from napari_nucprune.checkpoint.format import load
 from napari_nucprune.cli import main
+from napari_nucprune.synthetic import synthetic
 
 FILES = {
     "semantic.tif",
@@ -206,6 +207,28 @@ def test_demo(image, tmp_path):
         *(f"overlay-cr{cr}.png" for cr in (1, 5, 16)),
         *(f"instances-cr{cr}.tif" for cr in (1, 5, 16)),
     }
+
+
+def test_demo_recovers_on_the_image_unless_told_not_to(tmp_path, capsys):
+    """On tissue, the bundled network one-shot finds next to nothing at these ratios."""
+    rgb = synthetic(seed=3, size=192)[0]
+    tifffile.imwrite(tmp_path / "field.tif", rgb, photometric="rgb")
+    counts = {}
+    for how in ([], ["--one-shot"]):
+        out = tmp_path / "demo"
+        assert main(["demo", str(tmp_path / "field.tif"), "-o", str(out), *how]) == 0
+        rows = [row.split(",") for row in (out / "table.csv").read_text().splitlines()]
+        found = [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
+        counts[bool(how)] = [int(row["nuclei"]) for row in found]
+        took = [float(row["recovery_seconds"]) > 0 for row in found]
+        assert took == ([False] * 3 if how else [False, True, True])
+        assert ("recovered on the image" in capsys.readouterr().out) == (not how)
+        for file in out.iterdir():
+            file.unlink()
+        out.rmdir()
+    assert counts[False][0] == counts[True][0] > 0
+    assert counts[False][1] >= 0.8 * counts[False][0]
+    assert counts[True][1] < 0.5 * counts[True][0]
 
 
 def test_the_command_is_installed_and_says_one_line_for_a_missing_file():

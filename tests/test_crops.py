@@ -10,7 +10,7 @@ from PIL import Image
 
 from helpers import is_one_line
 from napari_nucprune.errors import InputError
-from napari_nucprune.pruning.recovery import tissue_part
+from napari_nucprune.pruning.stained import tissue_part
 from napari_nucprune.slides import crops as module
 from napari_nucprune.slides.crops import crops_of_folder, tissue_crops
 from napari_nucprune.slides.field import take

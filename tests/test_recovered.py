@@ -11,9 +11,10 @@ from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.errors import Cancelled, InputError
 from napari_nucprune.job import Job
 from napari_nucprune.preview import Session
+from napari_nucprune.pruning.compact import pack, unpack
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Ranking, apply
-from napari_nucprune.recovered import Recoveries, pack, unpack
+from napari_nucprune.recovered import Recoveries
 from napari_nucprune.runtime import torch_runtime
 from napari_nucprune.samples import calibration_crops
 from napari_nucprune.slides import crops
@@ -109,6 +110,52 @@ def test_memory_is_bounded_and_forgets_what_was_used_longest_ago(checkpoint, cal
     assert kept.nbytes <= kept.limit
     assert kept.find(eight) is None
     assert kept.find(four) is not None
+
+
+def test_what_was_made_last_stays_whatever_it_takes(checkpoint, calls):
+    """It is what is shown: saving and whole slides take it from here."""
+    kept, masks = recoveries(checkpoint, limit=10)
+    four, eight = (Pruning("layer-wise", cr, cr) for cr in (4, 8))
+    for pruning in (four, eight):
+        made = kept.make(pruning, masks(pruning))
+        assert equal_weights(kept.find(pruning), made)
+    assert kept.find(four) is None
+
+
+def test_only_the_missing_branch_is_recovered(checkpoint, monkeypatch):
+    done = []
+    real = Calibration._refitted
+    monkeypatch.setattr(
+        Calibration, "_refitted", lambda self, b, *rest: done.append(b) or real(self, b, *rest)
+    )
+    kept, masks = recoveries(checkpoint)
+    first, second = Pruning("layer-wise", 8, 8), Pruning("layer-wise", 8, 4)
+    before = kept.make(first, masks(first))
+    assert sorted(done) == sorted(BRANCHES)
+    done.clear()
+    after = kept.make(second, masks(second))
+    assert done == ["distance"]
+    for name, array in before.weights["semantic"].items():
+        np.testing.assert_array_equal(after.weights["semantic"][name], array)
+
+
+def test_a_network_is_recovered_for_whoever_asks_and_not_remembered(checkpoint, calls):
+    session = Session(checkpoint)
+    wanted = job(8)
+    found = session.recovered(wanted.pruning, wanted)
+    assert len(calls) == 1
+    assert session.ready(wanted) == {(1, 1)}
+    session.run(wanted)
+    again = session.recovered(wanted.pruning, wanted)
+    assert len(calls) == 2  # that of the run, from memory now
+    assert equal_weights(found, again)
+    off = session.recovered(wanted.pruning, job(8, recovery="off"))
+    assert equal_weights(off, apply(checkpoint, wanted.pruning, session.masks(wanted.pruning)))
+    assert session.recovered(Pruning(), job(1)) is checkpoint
+    with pytest.raises(InputError, match=r"glass.*switch the recovery off"):
+        session.recovered(wanted.pruning, job(8, source=GLASS))
+    with pytest.raises(Cancelled):
+        session.recovered(wanted.pruning, job(8, key="other"), should_stop=lambda: True)
 
 
 def test_the_first_missing_one_is_made_until_memory_is_full(checkpoint, calls):
@@ -216,7 +263,7 @@ def test_preparing_stops_when_told_and_leaves_nothing_half_done(checkpoint, call
 def test_glass_is_run_without_recovery_and_says_so(checkpoint, monkeypatch):
     reads = []
     real = crops.tissue_crops
-    monkeypatch.setattr(crops, "tissue_crops", lambda *a: reads.append(a) or real(*a))
+    monkeypatch.setattr(crops, "tissue_crops", lambda *a, **k: reads.append(a) or real(*a, **k))
     session = Session(checkpoint)
     for _ in range(2):
         found = session.run(job(8, source=GLASS))

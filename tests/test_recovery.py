@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from napari_nucprune.checkpoint.format import Checkpoint
 from napari_nucprune.checkpoint.unet import build
 from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.errors import Cancelled, InputError
-from napari_nucprune.pruning.recipe import Recipe
+from napari_nucprune.pruning.recipe import RESELECT, Recipe
 from napari_nucprune.pruning.recovery import Calibration, recover
 from napari_nucprune.pruning.sensitivity import BATCH
 from napari_nucprune.pruning.strategy import Ranking, apply, as_stored
@@ -136,10 +137,34 @@ def test_a_stored_pruned_network_keeps_its_zeros(crops):
 
 
 def test_nothing_pruned_stays_as_it_is(dense, calibration, crops):
-    found = calibration.recover(Pruning(), one_shot(dense, Pruning())[0])
-    for branch in BRANCHES:
-        wanted = outputs(dense.weights[branch], crops)
-        np.testing.assert_allclose(outputs(found.weights[branch], crops), wanted, atol=1e-3)
+    assert equal_weights(calibration.recover(Pruning(), one_shot(dense, Pruning())[0]), dense)
+
+
+def test_a_branch_that_loses_nothing_is_left_and_refuses_nothing(dense):
+    """Its many weights would want more crops than the other branch's few."""
+    few = Calibration(dense, tissue(n=1), recipe=ALL)
+    pruning = Pruning("layer-wise", 1, 16)
+    masks, pruned = one_shot(dense, pruning)
+    found = few.recover(pruning, masks)
+    for name, array in dense.weights["semantic"].items():
+        np.testing.assert_array_equal(found.weights["semantic"][name], array)
+    assert any(
+        not np.array_equal(found.weights["distance"][name], array)
+        for name, array in pruned.weights["distance"].items()
+    )
+
+
+def test_one_branch_alone_gives_what_both_give(dense, calibration):
+    pruning = Pruning("layer-wise", 4, 8)
+    masks, pruned = one_shot(dense, pruning)
+    both = calibration.recover(pruning, masks)
+    alone = calibration.recover(pruning, masks, branches=["distance"])
+    for name, array in both.weights["distance"].items():
+        found = alone.weights["distance"][name]
+        assert np.array_equal(found != 0, array != 0)
+        np.testing.assert_allclose(found, array, rtol=1e-3, atol=1e-5)
+    for name, array in pruned.weights["semantic"].items():
+        np.testing.assert_array_equal(alone.weights["semantic"][name], array)
 
 
 @pytest.mark.parametrize("cr", [4, 8])
@@ -199,11 +224,26 @@ def layer_errors(dense, pruned, found, crops):
 @settings(max_examples=8, deadline=None)
 def test_no_layer_is_worse_than_unrecovered(seed, cr, strategy, gain):
     """On its own inputs and every pixel of the crops, all of which the refit saw."""
+    check_layers(seed, cr, strategy, gain, Recipe())
+
+
+@given(
+    seed=st.integers(0, 1000),
+    cr=st.sampled_from([1.5, 2.0, 4.0, 8.0]),
+    strategy=st.sampled_from(NAMES),
+)
+@settings(max_examples=8, deadline=None)
+def test_no_layer_is_worse_with_weights_chosen_anew(seed, cr, strategy):
+    """As the dock and the commands recover, every place and channel counted alike."""
+    check_layers(seed, cr, strategy, 1.0, replace(RESELECT, by_effect=False))
+
+
+def check_layers(seed, cr, strategy, gain, recipe):
     checkpoint = make_checkpoint(SMALL, seed=seed, gain=gain)
     pruning = Pruning(strategy, cr, cr)
     masks, pruned = one_shot(checkpoint, pruning)
     crops = tissue(seed, n=4, side=24)
-    every = Recipe(samples=10**6, samples_a_weight=1e9)
+    every = replace(recipe, samples=10**6, samples_a_weight=1e9)
     found = Calibration(checkpoint, crops, recipe=every).recover(pruning, masks)
     for branch in BRANCHES:
         trio = (c.weights[branch] for c in (checkpoint, pruned, found))
@@ -318,6 +358,6 @@ def test_the_grid_is_the_networks_own(depth):
 
 
 def test_too_few_samples(dense):
-    pruning = Pruning("layer-wise", 1, 1)
+    pruning = Pruning("layer-wise", 1.1, 1.1)
     masks, _ = one_shot(dense, pruning)
     refused("more or larger crops", Calibration(dense, tissue(n=1)).recover, pruning, masks)

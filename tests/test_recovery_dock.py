@@ -14,7 +14,9 @@ from qtpy.QtWidgets import QFileDialog
 
 from helpers import noise
 from napari_nucprune.checkpoint.format import load
+from napari_nucprune.doors import BRANCHES
 from napari_nucprune.errors import Cancelled
+from napari_nucprune.preview import Session
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Ranking
 from napari_nucprune.runtime.auto import AutoRuntime
@@ -167,9 +169,9 @@ def test_marks_follow_image_strategy_recovery_and_checkpoint(dock, qtbot):
 def test_a_move_pre_empts_preparing(dock, qtbot, monkeypatch):
     real, begun, stopped = Calibration.recover, threading.Event(), []
 
-    def recover(self, pruning, masks, progress, should_stop):
+    def recover(self, pruning, masks, progress, should_stop, branches):
         if pruning.cr_semantic != 4:  # never ends by itself
-            return real(self, pruning, masks, progress, should_stop)
+            return real(self, pruning, masks, progress, should_stop, branches)
         begun.set()
         progress("deep in it", 1, 2)
         while not should_stop():
@@ -194,6 +196,42 @@ def test_a_move_pre_empts_preparing(dock, qtbot, monkeypatch):
     rest(dock, qtbot)
     assert dock.control.progress.format() == "idle"
     assert ready(dock) == [1, 8, 16]
+
+
+def test_preparing_goes_on_after_other_work(dock, qtbot, monkeypatch):
+    """A changed comparison, a report or a sweep takes the runner for a while."""
+    begun = threading.Event()
+    real = Calibration.recover
+
+    def recover(self, pruning, masks, progress, should_stop, branches=BRANCHES):
+        if pruning.cr_semantic == 4 and not begun.is_set():
+            begun.set()
+            while not should_stop():
+                time.sleep(0.002)
+            raise Cancelled("stopped")
+        return real(self, pruning, masks, progress, should_stop, branches)
+
+    monkeypatch.setattr(Calibration, "recover", recover)
+    dock.viewer.add_image(RGB)
+    dock.pruning.both.set_value(8)
+    qtbot.waitUntil(begun.is_set, timeout=60_000)
+    did = []
+    dock.runner.request(lambda *_: 1, did.append)
+    qtbot.waitUntil(lambda: bool(did), timeout=60_000)
+    qtbot.waitUntil(lambda: ready(dock) == [1, 4, 8, 16], timeout=60_000)
+    rest(dock, qtbot)
+    assert dock.preparing._next is None
+
+
+def test_preparing_that_fails_ends(dock, qtbot, monkeypatch):
+    tried = []
+    monkeypatch.setattr(Session, "prepare", lambda *_: tried.append(1) or 1 / 0)
+    dock.viewer.add_image(RGB)
+    dock.pruning.both.set_value(8)
+    rest(dock, qtbot)
+    qtbot.wait(200)
+    assert len(tried) == 1
+    assert dock.message.text() == ""
 
 
 def test_glass_shows_the_sentence_and_still_a_result(dock, quick, qtbot, calls):

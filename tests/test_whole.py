@@ -71,7 +71,7 @@ def ask(slide, output, runtime="sparse", **options):
         Path(output),
         checkpoint,
         {"checkpoint": checkpoint.sha256},
-        lambda: Network(checkpoint, runtime, "cpu", {"name": "quick"}),
+        lambda *_: Network(checkpoint, runtime, "cpu", {"name": "quick"}),
         **{"core": CORE, "runtime": runtime, **options},
     )
 

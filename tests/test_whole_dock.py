@@ -142,6 +142,39 @@ def test_the_layers_own_pixel_size_is_the_runs(viewer, dock, slide, qtbot, tmp_p
     assert run["labels_shape"] == [1200, 1120]
 
 
+def test_what_was_not_recovered_yet_is_recovered_first(viewer, dock, slide, qtbot, tmp_path):
+    """Live off, the slider just moved: the run must not take the network that is only pruned."""
+    viewer.open(str(slide), plugin="napari-nucprune")
+    dock.pruning.choose_recovery("slide")
+    dock.pruning.both.set_value(8)
+    dock.whole.run(tmp_path / "out")
+    qtbot.waitUntil(lambda: dock.whole.job is None, timeout=60_000)
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["recovery"]["crops"] > 0
+    assert run["recovery"]["origin"] == "slide.svs"
+    dock.pruning.both.set_value(1)
+    dock.whole.run(tmp_path / "dense")
+    qtbot.waitUntil(lambda: dock.whole.job is None, timeout=60_000)
+    assert json.loads((tmp_path / "dense" / "run.json").read_text())["recovery"] is None
+
+
+def test_a_slide_that_cannot_be_recovered_on_is_refused(viewer, dock, qtbot, tmp_path):
+    path = tmp_path / "glass.svs"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(np.full((600, 700, 3), 245, np.uint8), tile=(128, 128), photometric="rgb",
+                  resolution=(2e4, 2e4), resolutionunit="CENTIMETER", metadata=None)  # fmt: skip
+    viewer.open(str(path), plugin="napari-nucprune")
+    dock.pruning.choose_recovery("slide")
+    dock.pruning.both.set_value(8)
+    said = []
+    dock.whole._say = said.append
+    dock.whole.run(tmp_path / "out")
+    qtbot.waitUntil(lambda: dock.whole.job is None, timeout=60_000)
+    assert "glass" in said[-1]
+    assert "recovery off" in said[-1]
+    assert not (tmp_path / "out" / "run.json").exists()
+
+
 def test_damage_in_the_field_is_said(viewer, dock, slide, qtbot):
     with tifffile.TiffFile(slide) as tif:
         offset, count = tif.pages[0].dataoffsets[0], tif.pages[0].databytecounts[0]

@@ -37,7 +37,7 @@ class Dark:
 bench.Bench._opened = lambda self: Dark()
 checkpoint = oracle(0.25)
 network = Network(checkpoint, "sparse", "cpu", {"name": "dark"})
-ask = Ask(path, output, checkpoint, {"dark": 1}, lambda: network, runtime="sparse", crew=Crew(2))
+ask = Ask(path, output, checkpoint, {"dark": 1}, lambda *_: network, runtime="sparse", crew=Crew(2))
 run = whole.segment_slide(ask)
 peak = next(x for x in open("/proc/self/status") if x.startswith("VmHWM")).split()[1]
 print(json.dumps([int(peak) // 1024, run["cores_run"], run["cores"], run["nuclei"]]))

@@ -121,6 +121,7 @@ def parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", help="overlays of an image at CR 1, 5 and 16")
     demo.add_argument("image", nargs="?", metavar="IMAGE")
+    demo.add_argument("--one-shot", action="store_true", help="without recovery")
     demo.add_argument("-o", "--output", default="nucprune-demo", metavar="DIR")
     return top
 

@@ -58,9 +58,12 @@ class Session:
         """Return the masks; None where the weights run as they are stored."""
         if all(pruning.cr(b) <= own for b, own in self.checkpoint.own_cr.items()):
             return None
-        if pruning.keep not in self._rankings:
-            self._rankings = {pruning.keep: Ranking(self.checkpoint, pruning.keep)}
-        return self._rankings[pruning.keep].masks(pruning)
+        # Another thread may put another one in its place.
+        ranking = self._rankings.get(pruning.keep)
+        if ranking is None:
+            ranking = Ranking(self.checkpoint, pruning.keep)
+            self._rankings = {pruning.keep: ranking}
+        return ranking.masks(pruning)
 
     def stored(self) -> Pruning:
         """Return the pruning that the weights have as they are stored."""
@@ -189,6 +192,33 @@ class Session:
                 return found, True
         return apply(self.checkpoint, pruning, masks), False
 
+    def recovered(
+        self,
+        pruning: Pruning,
+        job: Job,
+        progress: Progress = no_progress,
+        should_stop: ShouldStop = never,
+    ) -> Checkpoint:
+        """Return the pruned network as `run` would run it, recovered now if it was not before.
+
+        Any thread may ask; what is recovered here is not remembered.
+
+        Raises
+        ------
+        InputError
+            Where it cannot be recovered as the job asks for.
+        Cancelled
+            Where ``should_stop`` says so.
+        """
+        found, ready = self.pruned(pruning, job)
+        masks = self.masks(pruning)
+        if ready or masks is None or job.recovery == "off":
+            return found
+        try:
+            return self._new_recoveries(job).make(pruning, masks, progress, should_stop)
+        except InputError as error:
+            raise InputError(f"{error} Or switch the recovery off.") from error
+
     def packed_bytes(self, pruning: Pruning, job: Job | None, packing: Packing) -> int:
         """Return the size of the packed file of `pruned`; any thread may ask."""
         return packed_size(self.pruned(pruning, job)[0], packing).file
@@ -219,10 +249,13 @@ class Session:
 
     def _recoveries_of(self, job: Job) -> Recoveries:
         if self._recoveries is None or self._recoveries.scope != job.scope:
-            self._recoveries = Recoveries(
-                self.checkpoint, job.source, job.recovery, job.reselect, job.scope, self.masks
-            )
+            self._recoveries = self._new_recoveries(job)
         return self._recoveries
+
+    def _new_recoveries(self, job: Job) -> Recoveries:
+        return Recoveries(
+            self.checkpoint, job.source, job.recovery, job.reselect, job.scope, self.masks
+        )
 
     def _recovered(
         self, job: Job, masks: Masks, progress: Progress, should_stop: ShouldStop

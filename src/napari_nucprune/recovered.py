@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from threading import Lock
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from .checkpoint.format import Checkpoint
 from .doors import BRANCHES, Branch, Progress, Pruning, ShouldStop, never, no_progress
 from .errors import InputError
-from .pruning.magnitude import Mask
+from .pruning.compact import Packed, mask_of, pack, unpack
 from .pruning.strategy import Masks
 from .slides.source import Source
 
@@ -26,65 +25,6 @@ Recovery = Literal["off", "slide", "bundled"]
 Name = tuple[Branch, str, tuple[str, ...] | None, float]
 #: Bytes of packed weights: all stops of the slider under both strategies take 51 MB.
 LIMIT = 64_000_000
-
-
-@dataclass(frozen=True)
-class Packed:
-    """A branch's recovered weights.
-
-    Attributes
-    ----------
-    values
-        By tensor name, float32: of a masked layer the weights that are not zero, flat and in
-        their order; of all else the whole array.
-    places
-        By tensor name, of masked layers: the shape, and a bit a weight that says which are there
-        (`numpy.packbits`).
-    about
-        How they were recovered.
-    """
-
-    values: Mapping[str, NDArray[np.float32]]
-    places: Mapping[str, tuple[tuple[int, ...], NDArray[np.uint8]]]
-    about: Mapping[str, Any]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all values and places."""
-        places = sum(bits.nbytes for _, bits in self.places.values())
-        return places + sum(array.nbytes for array in self.values.values())
-
-
-def pack(checkpoint: Checkpoint, branch: Branch, masks: Masks) -> Packed:
-    """Return a recovered branch; of the layers that ``masks`` name, what is not zero."""
-    values, places = {}, {}
-    for name, array in checkpoint.weights[branch].items():
-        if _mask_of(name, masks[branch]) is None:
-            values[name] = np.array(array, np.float32)
-        else:
-            there = array != 0
-            values[name] = np.array(array[there], np.float32)
-            places[name] = (array.shape, np.packbits(there))
-    return Packed(values, places, dict((checkpoint.pruning or {}).get("recovery", {})))
-
-
-def unpack(packed: Packed) -> dict[str, NDArray[np.float32]]:
-    """Return a branch's weights by tensor name."""
-    weights = {}
-    for name, values in packed.values.items():
-        if name not in packed.places:
-            weights[name] = values
-            continue
-        shape, bits = packed.places[name]
-        flat = np.zeros(int(np.prod(shape)), np.float32)
-        flat[np.unpackbits(bits, count=len(flat)).view(bool)] = values
-        weights[name] = flat.reshape(shape)
-    return weights
-
-
-def _mask_of(name: str, masks: Mapping[str, Mask]) -> Mask | None:
-    layer = name.removesuffix(".weight")
-    return masks.get(layer) if layer != name else None
 
 
 class Recoveries:
@@ -153,10 +93,9 @@ class Recoveries:
 
     def find(self, pruning: Pruning) -> Checkpoint | None:
         """Return a recovered network from memory; None where it has not been recovered."""
-        if not self._touched(pruning):
+        packed = self._touched(pruning)
+        if packed is None:
             return None
-        with self._lock:
-            packed = {branch: self._packed[_name(pruning, branch)] for branch in BRANCHES}
         parent = self.checkpoint.parent_sha256 or self.checkpoint.sha256
         return replace(
             self.checkpoint,
@@ -184,15 +123,17 @@ class Recoveries:
         said = self._refused.get(None) or self._refused.get(pruning)
         if said:
             raise InputError(said)
+        with self._lock:
+            # What has been shown stays as it was shown.
+            missing = [b for b in BRANCHES if _name(pruning, b) not in self._packed]
         try:
-            recovered = self._recover(pruning, masks, progress, should_stop)
+            recovered = self._recover(pruning, masks, missing, progress, should_stop)
         except InputError as error:
             self._refused[pruning] = str(error)
             raise
         with self._lock:
-            for branch in BRANCHES:
-                # What has been shown stays as it was shown.
-                self._packed.setdefault(_name(pruning, branch), pack(recovered, branch, masks))
+            for branch in missing:
+                self._packed[_name(pruning, branch)] = pack(recovered, branch, masks)
         found = self.find(pruning)
         assert found is not None
         self._forget_oldest()
@@ -223,7 +164,7 @@ class Recoveries:
             used += self._bytes(masks)
             if None in self._refused or used > self.limit:
                 return None
-            if self._touched(pruning):
+            if self._touched(pruning) is not None:
                 continue
             try:
                 self.make(pruning, masks, _preparing(pruning, progress), should_stop)
@@ -233,7 +174,12 @@ class Recoveries:
         return None
 
     def _recover(
-        self, pruning: Pruning, masks: Masks, progress: Progress, should_stop: ShouldStop
+        self,
+        pruning: Pruning,
+        masks: Masks,
+        branches: Sequence[Branch],
+        progress: Progress,
+        should_stop: ShouldStop,
     ) -> Checkpoint:
         if self._calibration is None:
             # Here and not above: both load torch, and opening the dock must not.
@@ -246,7 +192,9 @@ class Recoveries:
             own = self.mode == "slide"
             try:
                 crops = (
-                    tissue_crops(self._source, self.checkpoint.mpp) if own else calibration_crops()
+                    tissue_crops(self._source, self.checkpoint.mpp, should_stop=should_stop)
+                    if own
+                    else calibration_crops()
                 )
                 self._calibration = Calibration(
                     self.checkpoint,
@@ -259,7 +207,7 @@ class Recoveries:
             except InputError as error:
                 self._refused[None] = str(error)
                 raise
-        return self._calibration.recover(pruning, masks, progress, should_stop)
+        return self._calibration.recover(pruning, masks, progress, should_stop, branches)
 
     def _bytes(self, masks: Masks) -> int:
         """Return what `pack` would take for both branches."""
@@ -267,23 +215,25 @@ class Recoveries:
             4 * array.size if mask is None else 4 * np.count_nonzero(mask) + -(-mask.size // 8)
             for branch in BRANCHES
             for name, array in self.checkpoint.weights[branch].items()
-            for mask in (_mask_of(name, masks[branch]),)
+            for mask in (mask_of(name, masks[branch]),)
         )
         return int(sum(sizes))
 
-    def _touched(self, pruning: Pruning) -> bool:
-        """Whether a pruning is ready; if so it counts as used just now."""
-        names = [_name(pruning, branch) for branch in BRANCHES]
+    def _touched(self, pruning: Pruning) -> dict[Branch, Packed] | None:
+        """Return both branches where they are ready, which counts as used just now."""
+        names = {branch: _name(pruning, branch) for branch in BRANCHES}
         with self._lock:
-            ready = all(name in self._packed for name in names)
-            for name in names if ready else ():
+            if not all(name in self._packed for name in names.values()):
+                return None
+            for name in names.values():
                 self._packed.move_to_end(name)
-        return ready
+            return {branch: self._packed[name] for branch, name in names.items()}
 
     def _forget_oldest(self) -> None:
         with self._lock:
             total = sum(packed.nbytes for packed in self._packed.values())
-            while total > self.limit:
+            # What was made last stays, whatever it takes: it is what is shown, saved and run.
+            while total > self.limit and len(self._packed) > len(BRANCHES):
                 _, oldest = self._packed.popitem(last=False)
                 total -= oldest.nbytes
 

@@ -21,7 +21,7 @@ from .slides.stages import Hooks
 from .slides.whole import segment_slide
 
 if TYPE_CHECKING:
-    from .doors import Progress, Pruning
+    from .doors import Progress, Pruning, ShouldStop
     from .job import Job
     from .preview import Session
 
@@ -35,8 +35,9 @@ def ask_for(session: Session, pruning: Pruning, job: Job, slide: Path, output: P
     Parameters
     ----------
     session, pruning, job
-        The checkpoint, how it is pruned, and the recovery. A pixel size of the job's image that
-        is not the file's own (typed, or the layer's scale) is the run's.
+        The checkpoint, how it is pruned, and the recovery, which is done before the first tile
+        where it has not been. A pixel size of the job's image that is not the file's own (typed,
+        or the layer's scale) is the run's.
     slide, output
         The file, and the folder for the results.
 
@@ -45,11 +46,11 @@ def ask_for(session: Session, pruning: Pruning, job: Job, slide: Path, output: P
     InputError
         Where the file is no slide any more.
     """
-    checkpoint, recovered = session.pruned(pruning, job)
 
-    def prepare() -> Network:
+    def prepare(progress: Progress, should_stop: ShouldStop) -> Network:
         from .runtime.auto import open_runtime
 
+        checkpoint = session.recovered(pruning, job, progress, should_stop)
         runtime = open_runtime("auto", "cpu")
         runtime.load(checkpoint)
         return Network(checkpoint, runtime.name, runtime.device, {
@@ -58,10 +59,12 @@ def ask_for(session: Session, pruning: Pruning, job: Job, slide: Path, output: P
             "recovery": (checkpoint.pruning or {}).get("recovery"),
         })  # fmt: skip
 
+    recover = job.recovery if session.masks(pruning) is not None else "off"
     named = {
         "checkpoint": session.checkpoint.sha256,
         "pruning": pruning.as_dict(),
-        "weights": checkpoint.sha256 if recovered else "",
+        "recover": recover,
+        "reselect": job.reselect if recover != "off" else None,
     }
     crew = Crew(default_threads())
     own, mpp = open_source(slide, slide=True).mpp, job.source.mpp

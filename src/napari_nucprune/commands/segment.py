@@ -7,11 +7,15 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..doors import Pruning
 from ..errors import InputError
 from .common import about_run, open_asked, open_runtime, prepare, say, show_progress
 from .recovering import described
+
+if TYPE_CHECKING:
+    from ..recovered import Recovery
 
 
 def segment(options: argparse.Namespace) -> None:
@@ -91,10 +95,8 @@ def _check_slide_options(options: argparse.Namespace) -> None:
 def demo(options: argparse.Namespace) -> None:
     """``nucprune demo``: the viewer's job without a screen."""
     from ..checkpoint.bundled import open_checkpoint
-    from ..nuclei.watershed import merge
-    from ..pruning.cost import cost
-    from ..pruning.strategy import Ranking
-    from ..runtime.auto import AutoRuntime
+    from ..job import Job
+    from ..preview import Session
     from ..runtime.base import LARGEST
     from ..samples import tissue
     from ..slides import outputs
@@ -105,29 +107,30 @@ def demo(options: argparse.Namespace) -> None:
         source = open_source(options.image, None)
     else:
         source = Source([tissue()], None, "the sample tissue")
-    checkpoint = open_checkpoint()
-    ranking = Ranking(checkpoint)
-    runtime = AutoRuntime()
-    taken = take(source, checkpoint.mpp, largest=LARGEST)
+    session = Session(open_checkpoint())
+    mpp = session.checkpoint.mpp
     if source.mpp is None:
-        say(f"pixel size is not set: the network's own {checkpoint.mpp:g} um is assumed.")
-    rgb = take(replace(source, mpp=None), checkpoint.mpp).field.rgb
-    rows = ["cr,kept,sparsity,nuclei,seconds,runtime"]
+        say(f"pixel size is not set: the network's own {mpp:g} um is assumed.")
+    rgb = take(replace(source, mpp=None), mpp).field.rgb
+    rows = ["cr,kept,sparsity,nuclei,seconds,runtime,recovery_seconds"]
     with outputs.staged(options.output) as folder:
         for cr in (1.0, 5.0, 16.0):
             pruning = Pruning("layer-wise", cr, cr)
-            masks = ranking.masks(pruning)
-            runtime.load(checkpoint, masks)
-            started = time.perf_counter()
-            nuclei = merge(runtime.run(taken.field, show_progress), checkpoint.merge)
-            seconds = time.perf_counter() - started
-            labels = to_image(nuclei.labels, taken.transform, source.shape, labels=True)
+            recovery: Recovery = "off" if options.one_shot else "slide"
+            job = Job(source, None, pruning, "demo", LARGEST, recovery, reselect=True)
+            found = session.run(job, show_progress)
+            if found.note:
+                say(f"CR {cr:g}: {found.note}")
+            labels = to_image(found.nuclei.labels, found.transform, source.shape, labels=True)
             outputs.write_png(folder / f"overlay-cr{cr:g}.png", outputs.overlay(rgb, labels))
             outputs.write_tiff(folder / f"instances-cr{cr:g}.tif", labels, None)
-            spent = cost(checkpoint, pruning, masks)
+            spent = session.cost(pruning)
+            took = found.recovery_seconds if found.recovered else 0
             rows.append(
-                f"{cr:g},{spent.kept},{spent.sparsity:.4f},{len(nuclei)},{seconds:.3f},{runtime.name}"
+                f"{cr:g},{spent.kept},{spent.sparsity:.4f},{len(found.nuclei)},"
+                f"{found.seconds - took:.3f},{found.runtime},{took:.3f}"
             )
         (folder / "table.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     print("\n".join(rows))
-    print(f"overlays, labels and this table are in {Path(options.output).resolve()}")
+    how = "one-shot" if options.one_shot else "recovered on the image itself"
+    print(f"overlays, labels and this table ({how}) are in {Path(options.output).resolve()}")

@@ -177,7 +177,7 @@ def _refusing(error: InputError) -> Network:
 
 def _packed(fitted: Calibration, checkpoint: Checkpoint) -> Network:
     """Return what recovers a pruning once and keeps its weights packed."""
-    from ..recovered import Packed, pack, unpack
+    from ..pruning.compact import Packed, pack, unpack
 
     kept: dict[Pruning, dict[Any, Packed] | InputError] = {}
 

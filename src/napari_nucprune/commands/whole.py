@@ -51,7 +51,7 @@ def segment_whole(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
         Path(options.output),
         checkpoint,
         _named(options, checkpoint, pruning),
-        lambda: _prepared(options, checkpoint, pruning, masks),
+        lambda *_: _prepared(options, checkpoint, pruning, masks),
         runtime=options.runtime,
         mpp=options.mpp,
         tissue_mask=options.tissue_mask,

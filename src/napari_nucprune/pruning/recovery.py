@@ -7,18 +7,20 @@ magnitude pruning and a ridge towards the old weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..checkpoint.format import Checkpoint
+from ..checkpoint.format import Checkpoint, Weights
 from ..doors import BRANCHES, Branch, Progress, Pruning, ShouldStop, never, no_progress
 from ..errors import Cancelled, InputError
+from .magnitude import Mask
 from .recipe import Recipe
+from .stained import check_crops
 from .strategy import Masks, Ranking, apply
 
 if TYPE_CHECKING:
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from .sensitivity import Sensitivity
 
 T = TypeVar("T")
-#: Less than this part of the crops' pixels holding tissue is glass.
-TISSUE = 0.02
 #: Fewer samples than this part of the mean row's kept weights cannot say what they should be.
 LEAST_SAMPLES = 0.25
 
@@ -73,7 +73,7 @@ class Calibration:
         self.recipe = recipe or Recipe()
         self.device = device
         self.shape = crops.shape
-        _check(crops, checkpoint, origin)
+        check_crops(crops, checkpoint, origin)
         # (n, side, side, 3) is channels_last already: the permute copies nothing.
         self._crops = torch.from_numpy(np.ascontiguousarray(crops)).to(device).permute(0, 3, 1, 2)
         self._places: dict[Branch, dict[str, Tensor]] = {b: {} for b in BRANCHES}
@@ -117,6 +117,7 @@ class Calibration:
         masks: Masks,
         progress: Progress = no_progress,
         should_stop: ShouldStop = never,
+        branches: Sequence[Branch] = BRANCHES,
     ) -> Checkpoint:
         """Refit a pruned network.
 
@@ -124,6 +125,9 @@ class Calibration:
         ----------
         pruning, masks
             As from `Ranking.masks`.
+        branches
+            Those that are refitted, the others are only pruned. One that loses no weight is left
+            as it is.
 
         Returns
         -------
@@ -138,7 +142,9 @@ class Calibration:
             Within a layer, where ``should_stop`` says so.
         """
         pruned = apply(self.checkpoint, pruning, masks)
-        weights = _each(lambda b: self._refitted(b, pruned, masks, progress, should_stop))
+        touched = [b for b in branches if _loses(self.checkpoint.weights[b], masks[b])]
+        refitted = _each(lambda b: self._refitted(b, pruned, masks, progress, should_stop), touched)
+        weights = {b: refitted.get(b, pruned.weights[b]) for b in BRANCHES}
         about = {
             "method": "refit",
             "crops": self.shape[0],
@@ -250,8 +256,13 @@ def recover(
     return calibration.recover(pruning, masks, progress, should_stop)
 
 
-def _each(work: Callable[[Branch], T]) -> dict[Branch, T]:
-    """Do both branches at once, each with half of torch's threads.
+def _loses(weights: Weights, masks: Mapping[str, Mask]) -> bool:
+    """Say whether masks take away a weight that is not zero."""
+    return any(bool(weights[f"{name}.weight"][~mask].any()) for name, mask in masks.items())
+
+
+def _each(work: Callable[[Branch], T], branches: Sequence[Branch] = BRANCHES) -> dict[Branch, T]:
+    """Do both branches at once, each with half of torch's threads; one alone with all.
 
     Small products and factorisations gain little from a second thread; a branch a thread took
     0.7 of the time of one after the other.
@@ -261,9 +272,9 @@ def _each(work: Callable[[Branch], T]) -> dict[Branch, T]:
     before = torch.get_num_threads()
     try:
         with ThreadPoolExecutor(
-            2, initializer=lambda: torch.set_num_threads(max(1, before // 2))
+            2, initializer=lambda: torch.set_num_threads(max(1, before // max(1, len(branches))))
         ) as pool:
-            return dict(zip(BRANCHES, pool.map(work, BRANCHES), strict=True))
+            return dict(zip(branches, pool.map(work, branches), strict=True))
     finally:
         # A new thread gets what was set last in any thread.
         torch.set_num_threads(before)
@@ -272,29 +283,3 @@ def _each(work: Callable[[Branch], T]) -> dict[Branch, T]:
 def _stop(should_stop: ShouldStop) -> None:
     if should_stop():
         raise Cancelled("Cancelled.")
-
-
-def _check(crops: NDArray[Any], checkpoint: Checkpoint, origin: str) -> None:
-    grid = 2 ** (max(len(checkpoint.layers(b)) for b in BRANCHES) // 5)
-    name = origin or "The calibration"
-    if crops.ndim != 4 or crops.shape[3] != 3 or crops.dtype != np.uint8 or 0 in crops.shape:
-        raise InputError(
-            f"{name} has shape {crops.shape} and type {crops.dtype}; expected crops of shape "
-            "(n, side, side, 3) and type uint8."
-        )
-    if crops.shape[1] % grid or crops.shape[2] % grid:
-        raise InputError(
-            f"{name} has crops of {crops.shape[1]} x {crops.shape[2]} px; expected multiples of "
-            f"{grid}."
-        )
-    if tissue_part(crops) < TISSUE:
-        raise InputError(
-            f"{name} holds {tissue_part(crops):.1%} tissue, the rest is glass; choose a part with "
-            "tissue, or another calibration."
-        )
-
-
-def tissue_part(rgb: NDArray[np.uint8]) -> float:
-    """Return the part of pixels, 0 to 1, that is stained: mean optical density over 0.1."""
-    density = -np.log10((rgb.astype(np.float32).mean(-1) + 1) / 256)
-    return float((density > 0.1).mean())

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
-from ..pruning.recovery import TISSUE, tissue_part
+from ..doors import ShouldStop, never
+from ..errors import Cancelled, InputError
+from ..pruning.stained import TISSUE, tissue_part
 from .field import GRID, network_grid, take
 from .image import TIFF_SUFFIXES, to_rgb
 from .reader import SUFFIXES
@@ -30,7 +31,13 @@ IMAGES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".bmp", ".webp", ".jp2", *SUF
 Places = NDArray[np.intp]
 
 
-def tissue_crops(source: Source, mpp: float, count: int = 16, side: int = 128) -> NDArray[np.uint8]:
+def tissue_crops(
+    source: Source,
+    mpp: float,
+    count: int = 16,
+    side: int = 128,
+    should_stop: ShouldStop = never,
+) -> NDArray[np.uint8]:
     """Cut crops out of an image's tissue; the same image gives the same crops.
 
     No large level is read as a whole: tissue is looked for in a small one, or in an array that is
@@ -58,6 +65,8 @@ def tissue_crops(source: Source, mpp: float, count: int = 16, side: int = 128) -
     ------
     InputError
         Where the image is smaller than 32 px at ``mpp`` or holds glass alone.
+    Cancelled
+        Between two crops, where ``should_stop`` says so.
     """
     if count < 1 or side < LEAST_SIDE or side % GRID:
         raise ValueError(f"{count} crops of {side} px")
@@ -74,6 +83,8 @@ def tissue_crops(source: Source, mpp: float, count: int = 16, side: int = 128) -
 
     def part_read(index: int) -> float:
         if index not in crops:
+            if should_stop():
+                raise Cancelled("Cancelled.")
             crops[index] = _read(source, mpp, ratios, places[index], side)
         return tissue_part(crops[index])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,8 @@ class Ask:
         What names the network to be run (checkpoint, pruning, recovery): the same values are the
         same run.
     prepare
-        Prunes and recovers it; called where no earlier start did.
+        Prunes and recovers it, ``prepare(progress, should_stop)``; called where no earlier start
+        did.
     runtime
         ``"auto"``, or what it has to be.
     mpp
@@ -89,7 +91,7 @@ class Ask:
     output: Path
     opened: Checkpoint
     network: dict[str, Any]
-    prepare: Callable[[], Network]
+    prepare: Callable[[Progress, ShouldStop], Network]
     runtime: str = "auto"
     mpp: float | tuple[float, float] | None = None
     tissue_mask: bool = True
@@ -167,7 +169,8 @@ def begin(ask: Ask, progress: Progress = no_progress, should_stop: ShouldStop = 
     asked = _asked(ask, source, lattice, input_sha256(ask.slide, progress, should_stop))
     plan = _continued(ask, scratch, asked)
     if plan is None:
-        plan = _new(ask, scratch, asked, source, ratios)
+        prepared = partial(ask.prepare, progress, should_stop)
+        plan = _new(ask, scratch, asked, source, ratios, prepared)
     return Begun(scratch, plan, source, lattice, ratios)
 
 
@@ -230,11 +233,12 @@ def _new(
     asked: dict[str, Any],
     source: Source,
     ratios: tuple[float, float],
+    prepare: Callable[[], Network],
 ) -> dict[str, Any]:
     if ask.output.is_dir() and (ask.output / FOLDER).exists():
         scratch.drop()
     scratch.make()
-    network = ask.prepare()
+    network = prepare()
     checkpoint_format.save(network.checkpoint, scratch.network)
     plan = {
         **asked,

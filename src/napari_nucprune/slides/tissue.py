@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..pruning.recovery import TISSUE
+from ..pruning.stained import TISSUE
 from .image import to_rgb
 from .lattice import Core, Lattice
 from .slide import BAD_TILE

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject
 
-from ..errors import NucpruneError
+from ..errors import Cancelled, NucpruneError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ..doors import Progress, ShouldStop
     from ..job import Job
     from ..preview import Session
     from .controls import Controls
@@ -33,10 +36,15 @@ class Preparing(QObject):
         The dock.
     runner
         Its runner.
+    held
+        Says whether other background work comes first.
     """
 
-    def __init__(self, controls: Controls, runner: Runner) -> None:
+    def __init__(
+        self, controls: Controls, runner: Runner, held: Callable[[], bool] = lambda: False
+    ) -> None:
         super().__init__()
+        self.held = held
         self.controls = controls
         self.runner = runner
         self._next: tuple[Session, Job] | None = None
@@ -65,8 +73,8 @@ class Preparing(QObject):
         pruning.distance.show_ready({d for s, d in ready if s == semantic})
 
     def _go_on(self) -> None:
-        task, self._next = self._next, None
-        if task is None or not self.controls.control.live.isChecked():
+        task = self._next
+        if task is None or not self.controls.control.live.isChecked() or self.held():
             return
         session, job = task
         if job.recovery == "off":
@@ -76,14 +84,18 @@ class Preparing(QObject):
         order = (around(job.pruning.cr(branch), stops) for branch in ("semantic", "distance"))
         crs = list(dict.fromkeys(chain.from_iterable(zip(*order, strict=True))))
 
+        def work(progress: Progress, should_stop: ShouldStop) -> object:
+            try:
+                return session.prepare(job, [(cr, cr) for cr in crs], progress, should_stop)
+            except Cancelled:
+                raise
+            except Exception:  # tried again at every idle moment, it would fail for ever
+                return None
+
         def done(prepared: object) -> None:
             self.show_ready(session)
-            if prepared is not None:
-                self.start(session, job)
+            if prepared is None and self._next is task:
+                self._next = None
 
-        self.runner.background(
-            lambda progress, should_stop: session.prepare(
-                job, [(cr, cr) for cr in crs], progress, should_stop
-            ),
-            done,
-        )
+        # What is stopped delivers nothing: the next idle moment begins it anew.
+        self.runner.background(work, done)

@@ -4,7 +4,7 @@
     python benchmarks/whole.py memory SMALL.tif LARGE.tif
 
 ``speed`` runs ``nucprune segment`` end to end, outputs included, at CR 1 with torch and at CR 1, 5
-and 16 with the sparse kernels. ``memory`` takes the peak of the sum of PSS over the command's
+and 16 with the sparse kernels, the pruned ones also recovered on the slide. ``memory`` takes the peak of the sum of PSS over the command's
 processes (Linux), at CR 16 with the sparse kernels, recovered on bundled tissue. The slides are
 made by benchmarks/pyramid.py.
 """
@@ -20,7 +20,10 @@ import tempfile
 import time
 from pathlib import Path
 
-RUNS = (("torch", 1), ("sparse", 1), ("sparse", 5), ("sparse", 16))
+RUNS = (
+    *(("torch", 1, False), ("sparse", 1, False), ("sparse", 5, False), ("sparse", 16, False)),
+    *(("sparse", 5, True), ("sparse", 16, True)),
+)
 
 
 def family(pid: int) -> list[int]:
@@ -69,21 +72,25 @@ def run(
 
 
 def speed(given: argparse.Namespace) -> None:
-    print("| network | s/mm2 | total s | reading | network | nuclei and outlines | writing | x |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| network | found | s/mm2 | total s | reading | network | nuclei and outlines | writing | x |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     first = None
-    for runtime, cr in RUNS:
+    for runtime, cr, recovered in RUNS:
         if given.cr and cr not in given.cr:
             continue
         with tempfile.TemporaryDirectory() as folder:
-            about, seconds, _ = run(
-                given.slide, Path(folder), runtime, cr, "--threads", str(given.threads)
-            )
+            more = ["--threads", str(given.threads)]
+            if recovered:
+                more += ["--recover", str(given.slide)]
+            about, seconds, _ = run(given.slide, Path(folder), runtime, cr, *more)
         first = first or seconds
         spent, n = about["seconds"], given.threads
         parts = [spent[name] / n for name in ("reading", "network", "nuclei")]
         print(
-            f"| {runtime}, CR {cr:g} | {seconds / about['tissue_mm2']:.2f} | {seconds:.1f} | "
+            f"| {runtime}, CR {cr:g}{', recovered' if recovered else ''} | {about['nuclei']:,} | "
+            f"{seconds / about['tissue_mm2']:.2f} | {seconds:.1f} | "
             + " | ".join(f"{part:.1f}" for part in (*parts, spent["write"]))
             + f" | {first / seconds:.2f} |",
             flush=True,

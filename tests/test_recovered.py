@@ -153,7 +153,7 @@ def test_a_network_is_recovered_for_whoever_asks_and_not_remembered(checkpoint, 
     assert equal_weights(off, apply(checkpoint, wanted.pruning, session.masks(wanted.pruning)))
     assert session.recovered(Pruning(), job(1)) is checkpoint
     with pytest.raises(InputError, match=r"glass.*switch the recovery off"):
-        session.recovered(wanted.pruning, job(8, source=GLASS))
+        session.recovered(wanted.pruning, job(8, source=GLASS, key="glass"))
     with pytest.raises(Cancelled):
         session.recovered(wanted.pruning, job(8, key="other"), should_stop=lambda: True)
 

@@ -23,6 +23,7 @@ from napari_nucprune.errors import Cancelled, InputError
 from napari_nucprune.pruning.recipe import RESELECT, Recipe
 from napari_nucprune.pruning.recovery import Calibration, recover
 from napari_nucprune.pruning.sensitivity import BATCH
+from napari_nucprune.pruning.strategies import STRATEGIES
 from napari_nucprune.pruning.strategy import Ranking, apply, as_stored
 from napari_nucprune.synthetic import synthetic
 
@@ -100,6 +101,24 @@ def test_the_mask_stays(dense, calibration, strategy, crs, keep):
     del dense.__dict__["sha256"]  # what was hashed before
     assert dense.sha256 == sha
     assert equal_weights(found, calibration.recover(pruning, masks)), "twice the same"
+
+
+@pytest.mark.parametrize("strategy", ["2:4", "4:8", "random"])
+def test_a_strategys_pattern_stays_where_it_is_what_the_strategy_is_for(crops, strategy):
+    """Weights chosen anew would be no 2:4 any more; what is told to choose them keeps them here."""
+    checkpoint = make_checkpoint((8, 16), seed=3)
+    cr = 2
+    if (fixed := STRATEGIES[strategy].fixed_cr) is not None:
+        cr = fixed(Ranking(checkpoint).branches["semantic"])
+    pruning = Pruning(strategy, cr, cr)
+    masks, pruned = one_shot(checkpoint, pruning)
+    found = Calibration(checkpoint, crops, recipe=RESELECT).recover(pruning, masks)
+    assert not equal_weights(found, pruned)
+    assert found.pruning["recovery"]["select_stages"] == 0
+    for branch in BRANCHES:
+        for name, mask in masks[branch].items():
+            there = found.weights[branch][f"{name}.weight"] != 0
+            assert not (there & ~mask).any(), name
 
 
 def test_metadata_and_file(dense, calibration, tmp_path):

@@ -21,6 +21,7 @@ from ..errors import Cancelled, InputError
 from .magnitude import Mask
 from .recipe import Recipe
 from .stained import check_crops
+from .strategies import strategy_named
 from .strategy import Masks, Ranking, apply
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ class Calibration:
             "crops": self.shape[0],
             "side": self.shape[1],
             "origin": self.origin,
-            **asdict(self.recipe),
+            **asdict(recipe),
         }
         return replace(
             pruned, weights=weights, pruning={**(pruned.pruning or {}), "recovery": about}
@@ -161,6 +162,7 @@ class Calibration:
         branch: Branch,
         pruned: Checkpoint,
         masks: Masks,
+        recipe: Recipe,
         progress: Progress,
         should_stop: ShouldStop,
     ) -> Mapping[str, NDArray[np.float32]]:
@@ -195,10 +197,10 @@ class Calibration:
                 seen,
                 wanted[drawn.to(wanted.device)],
                 support,
-                self.recipe,
+                recipe,
                 responses.rectified(name),
                 should_stop,
-                available if self.recipe.select_stages and mask is not None else None,
+                available if recipe.select_stages and mask is not None else None,
                 self._importance[branch].get(name),
             )
             module.weight.copy_(responses.weight_of(rows, module))

@@ -28,24 +28,31 @@ class Strategy:
         ``choose(ranking, cr)`` returns the pooled mask of a branch, True where a weight stays.
     fixed_cr
         ``fixed_cr(ranking)`` returns the one CR that it reaches; None where any can be had.
+    reselect
+        Whether a recovery may choose other weights of a layer instead, as many: not where their
+        places are what the strategy is for.
     """
 
     name: str
     explanation: str
     choose: Callable[[BranchRanking, float], Mask]
     fixed_cr: Callable[[BranchRanking], float] | None = None
+    reselect: bool = True
 
 
 STRATEGIES: dict[str, Strategy] = {}
 
 
 def register(
-    name: str, explanation: str, fixed_cr: Callable[[BranchRanking], float] | None = None
+    name: str,
+    explanation: str,
+    fixed_cr: Callable[[BranchRanking], float] | None = None,
+    reselect: bool = True,
 ) -> Callable[..., Callable[..., Mask]]:
     """Register the decorated ``choose`` function as a strategy."""
 
     def decorate(choose: Callable[[BranchRanking, float], Mask]) -> Callable[..., Mask]:
-        STRATEGIES[name] = Strategy(name, explanation, choose, fixed_cr)
+        STRATEGIES[name] = Strategy(name, explanation, choose, fixed_cr, reselect)
         return choose
 
     return decorate
@@ -107,7 +114,9 @@ def erk(ranking: BranchRanking, cr: float) -> Mask:
     return ranking.lowest_of_layers(counts)
 
 
-@register("random", "Weights go by chance, whatever their size: the floor for all others.")
+@register(
+    "random", "Weights go by chance, whatever their size: the floor for all others.", reselect=False
+)
 def random(ranking: BranchRanking, cr: float) -> Mask:
     """Remove N - round(N / CR) weights drawn uniformly over all layers pooled, by a fixed seed.
 
@@ -130,7 +139,9 @@ def _n_of_m(n: int, m: int, where: str) -> None:
         gone = sum(layer.size for layer in ranking.pruned if beyond.grouped(layer, m))
         return ranking.total / (ranking.total - gone * (m - n) / m)
 
-    @register(f"{n}:{m}", f"{n} of every {m} weights stay: CR {m / n:g} only; {where}.", fixed_cr)
+    about = f"{n} of every {m} weights stay: CR {m / n:g} only; {where}."
+
+    @register(f"{n}:{m}", about, fixed_cr, reselect=False)
     def choose(ranking: BranchRanking, cr: float) -> Mask:
         """Keep the n largest of every m weights along the inputs (Mishra et al. 2021)."""
         own = fixed_cr(ranking)

@@ -4,9 +4,9 @@
     python benchmarks/whole.py memory SMALL.tif LARGE.tif
 
 ``speed`` runs ``nucprune segment`` end to end, outputs included, at CR 1 with torch and at CR 1, 5
-and 16 with the sparse kernels, the pruned ones also recovered on the slide. ``memory`` takes the peak of the sum of PSS over the command's
-processes (Linux), at CR 16 with the sparse kernels, recovered on bundled tissue. The slides are
-made by benchmarks/pyramid.py.
+and 16 with the sparse kernels, the pruned ones also recovered on the slide. ``memory`` takes the
+peak of the sum of PSS over the command's processes (Linux), at CR 16 with the sparse kernels,
+recovered on bundled tissue. The slides are made by benchmarks/pyramid.py.
 """
 
 from __future__ import annotations
@@ -72,10 +72,9 @@ def run(
 
 
 def speed(given: argparse.Namespace) -> None:
-    print(
-        "| network | found | s/mm2 | total s | reading | network | nuclei and outlines | writing | x |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|")
+    heads = ("s/mm2", "total s", "reading", "network", "nuclei and outlines", "writing", "x")
+    print("| network | found | " + " | ".join(heads) + " |")
+    print("|---" * (2 + len(heads)) + "|")
     first = None
     for runtime, cr, recovered in RUNS:
         if given.cr and cr not in given.cr:

@@ -8,6 +8,7 @@ import pickle
 import sys
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -22,7 +23,6 @@ from napari_nucprune.checkpoint import bundled
 from napari_nucprune.checkpoint.format import save
 from napari_nucprune.cli import main
 from napari_nucprune.errors import InputError
-from napari_nucprune.slides.reader import read_slide
 from napari_nucprune.widgets.annotated import read as read_annotation
 
 JPEG = b"\xff\xd8\xff\xe0\0\x10JFIF\0\1\1\0\0\1\0\1\0\0" + bytes(range(256)) * 9
@@ -116,14 +116,14 @@ infinite = put("inf", lambda a: np.where(a == a.max(), np.inf, a).astype(np.floa
 #: Name of the file, how to make it (None: it is missing), words of the sentence.
 CHECKPOINTS = {
     "renamed jpeg": ("a.safetensors", raw(JPEG), "a.safetensors"),
-    "renamed jpeg as torch": ("a.pt", raw(JPEG), "a.pt"),
+    "renamed jpeg as torch": ("a.pt", raw(JPEG), "no torch file"),
     "renamed jpeg as keras": ("a.h5", raw(JPEG), "a.h5"),
     "renamed jpeg as archive": ("a.keras", raw(JPEG), "a.keras"),
     "0 bytes": ("a.safetensors", raw(b""), "a.safetensors"),
-    "0 bytes as torch": ("a.pth", raw(b""), "a.pth"),
+    "0 bytes as torch": ("a.pth", raw(b""), "no torch file"),
     "0 bytes as keras": ("a.hdf5", raw(b""), "a.hdf5"),
     "cut off": ("a.safetensors", cut(changed, 0.7), "copy or download"),
-    "cut off as torch": ("a.pt", cut(foreign, 0.7), "a.pt"),
+    "cut off as torch": ("a.pt", cut(foreign, 0.7), "copy or download"),
     "cut off as keras": ("a.h5", cut(bad_hdf5, 0.3), "a.h5"),
     "NaN weight": ("a.safetensors", nan, "not finite"),
     "infinite weight": ("a.safetensors", infinite, "not finite"),
@@ -220,24 +220,30 @@ ANNOTATIONS = {
     "roi of zeros": ("a.roi", raw(bytes(64)), "a.roi"),
 }  # fmt: skip
 
-#: What is wrong with a good image's run.
+#: What is wrong with a good image's run, and words of the sentence.
 OPTIONS = {
-    "mpp of 0": (["--mpp", "0"], 2),
-    "mpp no number": (["--mpp", "nan"], 2),
-    "mpp below 0": (["--mpp", "-1"], 2),
-    "CR below 1": (["--cr", "0.5"], 2),
-    "CR no number": (["--cr", "nan"], 2),
-    "CR beyond the heads": (["--cr", "1e9"], 2),
-    "CR twice": (["--cr", "5", "--cr-semantic", "5"], 2),
-    "unknown strategy": (["--strategy", "best", "--cr", "5"], 2),
-    "another CR than 2:4 has": (["--strategy", "2:4", "--cr", "5"], 2),
-    "unknown layer": (["--keep", "feet", "--cr", "5"], 2),
-    "no threads": (["--threads", "0"], 2),
-    "tile off the grid": (["--tile", "7"], 2),
-    "unknown device": (["--device", "tpu"], 2),
-    "recovery of nothing": (["--recover", "bundled"], 2),
-    "recovery on a missing image": (["--cr", "2", "--recover", "missing.png"], 2),
-    "missing checkpoint": (["--checkpoint", "missing"], 2),
+    "mpp of 0": (["--mpp", "0"], "pixel size"),
+    "mpp no number": (["--mpp", "nan"], "pixel size"),
+    "mpp below 0": (["--mpp", "-1"], "pixel size"),
+    "mpp a word": (["--mpp", "fine"], "'fine'"),
+    "CR below 1": (["--cr", "0.5"], "0.5"),
+    "CR no number": (["--cr", "nan"], "nan"),
+    "CR a word": (["--cr", "much"], "'much'"),
+    "CR beyond the heads": (["--cr", "1e9"], "the largest is"),
+    "CR twice": (["--cr", "5", "--cr-semantic", "5"], "--cr"),
+    "unknown strategy": (["--strategy", "best", "--cr", "5"], "layer-wise"),
+    "another CR than 2:4 has": (["--strategy", "2:4", "--cr", "5"], "ask for"),
+    "unknown layer": (["--keep", "feet", "--cr", "5"], "known are"),
+    "no threads": (["--threads", "0"], "at least 1"),
+    "tile off the grid": (["--tile", "7"], "multiple of 16"),
+    "tile a word": (["--tile", "x"], "'x'"),
+    "unknown device": (["--device", "tpu"], "tpu"),
+    "unknown runtime": (["--runtime", "gpu"], "'gpu'"),
+    "unknown table": (["--table", "xls"], "'xls'"),
+    "unknown option": (["--fast"], "--fast"),
+    "recovery of nothing": (["--recover", "bundled"], "--cr"),
+    "recovery on a missing image": (["--cr", "2", "--recover", "missing.png"], "missing.png"),
+    "missing checkpoint": (["--checkpoint", "missing"], "neither a bundled checkpoint"),
 }
 
 
@@ -270,6 +276,8 @@ def said(capsys):
     assert len(lines) == 1, lines
     assert lines[0].startswith("nucprune: ")
     assert "a fault of ours" not in lines[0]
+    assert is_one_line(lines[0])
+    assert lines[0].endswith((".", "]")), lines[0]
     return lines[0]
 
 
@@ -281,8 +289,28 @@ def make(tmp_path, row):
     return path, words
 
 
-def test_the_table_has_more_than_40_rows():
-    assert sum(map(len, (CHECKPOINTS, IMAGES, ANNOTATIONS, OPTIONS))) >= 70
+#: Images that napari itself reads: the dock refuses them when they are to be run.
+AS_LAYERS = ("grey png", "two channels", "12 bits in 16", "floats to 255", "NaN pixels",
+             "32-bit integers")  # fmt: skip
+
+
+def is_ours(path):
+    return path.suffix not in (".png", ".tif")
+
+
+def test_the_table_has_more_than_40_rows_for_either_door():
+    slides = sum(is_ours(Path(name)) for name, *_ in IMAGES.values())
+    in_viewer = len(CHECKPOINTS) + slides + len(AS_LAYERS) + len(ANNOTATIONS)
+    assert in_viewer > 40
+    assert sum(map(len, (CHECKPOINTS, IMAGES, ANNOTATIONS, OPTIONS))) > 80
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["fly"], ["segment"], ["segment", "a.png"], ["info", "--lost"], ["prune", "x"]]
+)
+def test_commands_that_are_wrong(command, capsys):
+    assert main(command) == 2
+    assert "--help" in said(capsys)
 
 
 @pytest.mark.parametrize("case", CHECKPOINTS)
@@ -307,22 +335,41 @@ def test_bad_checkpoints(case, tmp_path, capsys, dock, monkeypatch):
 
 
 @pytest.mark.parametrize("case", IMAGES)
-def test_bad_images(case, tmp_path, capsys, small):
+def test_bad_images(case, tmp_path, capsys, dock, qtbot):
     path, words = make(tmp_path, IMAGES[case])
     before = folder_state(tmp_path)
     assert main(["segment", str(path), "-o", str(tmp_path / "out"), "--mpp", "0.25"]) == 2
     assert words in said(capsys)
     assert folder_state(tmp_path) == before
-    if path.suffix != ".png" and path.suffix != ".tif":
-        with pytest.raises(InputError) as caught:
-            read_slide(str(path))  # what napari shows of a dropped slide
-        assert words in str(caught.value)
+    viewer = dock.viewer
+    if is_ours(path):
+        # napari shows what a reader raises; that a file is missing it says itself.
+        error = InputError if path.exists() else FileNotFoundError
+        with pytest.raises(error) as caught:
+            viewer.open(str(path), plugin="napari-nucprune")
+        assert (words if path.exists() else path.name) in str(caught.value)
         assert is_one_line(caught.value)
+    elif case in AS_LAYERS:
+        data = np.asarray(Image.open(path)) if path.suffix == ".png" else tifffile.imread(path)
+        wrong = "no colour" if words == "RGB" else words
+        dock.say("")
+        viewer.add_image(data, name="a", rgb=data.shape[-1] == 3)
+        qtbot.waitUntil(lambda: wrong in dock.message.text(), timeout=20_000)
+        assert is_one_line(dock.message.text())
+        viewer.layers.clear()
+    assert len(viewer.layers) == 0
+    assert folder_state(tmp_path) == before
 
 
 @pytest.mark.parametrize("case", ANNOTATIONS)
-def test_bad_annotations(case, tmp_path, capsys, small):
+def test_bad_annotations(case, tmp_path, capsys, dock):
     path, words = make(tmp_path, ANNOTATIONS[case])
+    # Content that another plugin may know is left to napari, which says so itself.
+    refused = ValueError if path.suffix in (".zip", ".roi") else InputError
+    with pytest.raises(refused, match=path.name):
+        dock.viewer.open(str(path), plugin="napari-nucprune")
+    assert len(dock.viewer.layers) == 0
+    capsys.readouterr()
     with pytest.raises(InputError) as caught:
         read_annotation(str(path))
     assert words in str(caught.value)
@@ -337,13 +384,13 @@ def test_bad_annotations(case, tmp_path, capsys, small):
 
 @pytest.mark.parametrize("case", OPTIONS)
 def test_bad_options(case, tmp_path, capsys, small):
-    options, code = OPTIONS[case]
+    options, words = OPTIONS[case]
     image = tmp_path / "tissue.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)).save(image)
     before = folder_state(tmp_path)
     common = [] if "--mpp" in options else ["--mpp", "0.25"]
-    assert main(["segment", str(image), "-o", str(tmp_path / "out"), *common, *options]) == code
-    said(capsys)
+    assert main(["segment", str(image), "-o", str(tmp_path / "out"), *common, *options]) == 2
+    assert words in said(capsys)
     assert folder_state(tmp_path) == before
 
 
@@ -399,6 +446,50 @@ def test_a_full_disk_can_be_continued(where, tmp_path, capsys, dock, monkeypatch
         assert main(command) == 3
         assert "is full" in said(capsys)
     assert folder_state(tmp_path) == before
+
+
+@pytest.mark.parametrize("door", ["command", "dock"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [(MemoryError(), "memory"), (OSError(errno.ENOSPC, "No space left on device", "/x"), "is full"),
+     (PermissionError(errno.EACCES, "Permission denied", "/x"), "may not be used")],
+)  # fmt: skip
+def test_what_the_computer_refuses_is_no_fault_of_ours(
+    error, words, door, tmp_path, capsys, dock, monkeypatch
+):
+    def refuse(*_, **__):
+        raise error
+
+    monkeypatch.setattr(bundled, "open_checkpoint", refuse)
+    if door == "dock":
+        dock.say("")
+        assert not dock.open_checkpoint(bundled.DEFAULT)
+        text = dock.message.text()
+    else:
+        assert main(["info", bundled.DEFAULT]) == 3
+        text = said(capsys)
+    assert words in text
+    assert is_one_line(text)
+
+
+@pytest.mark.window
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.svs", "a.txt"])
+def test_the_viewer_s_command_refuses_what_it_cannot_open(name, tmp_path, small, qapp):
+    from napari_nucprune.widgets.window import open_viewer
+
+    (tmp_path / name).write_bytes(b"text")
+    with pytest.raises(InputError, match=name) as caught:
+        open_viewer(str(tmp_path / name), show=False)
+    assert is_one_line(caught.value)
+
+
+def test_the_viewer_s_command_without_a_screen(capsys, monkeypatch):
+    if not sys.platform.startswith("linux"):
+        pytest.skip("Qt aborts without a screen on Linux alone")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"):
+        monkeypatch.delenv(name, raising=False)
+    assert main(["view"]) == 2
+    assert "no screen" in said(capsys)
 
 
 #: No one may write here, not even root.

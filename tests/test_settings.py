@@ -118,9 +118,54 @@ def test_both_stores_remember(store, folder):
 
     wanted = Settings("cpu", "x", 5.0, False)
     assert memory.read() == (Settings(), "")
-    memory.write(wanted)
+    memory.write(vars(wanted))
     assert memory.read() == (wanted, "")
     assert (folder / "settings.json").exists() == (store == "a file")
+
+
+def test_only_what_the_dock_changed_is_written(store, quick, qtbot):
+    """The device is set in napari's Preferences, or by hand, while docks are open."""
+    from napari_nucprune.widgets import memory
+
+    first, second = make_dock(qtbot), make_dock(qtbot)
+    memory.write({"device": "cpu"})
+    first.pruning.both.set_value(5.0)
+    qtbot.waitUntil(lambda: memory.read()[0].cr == 5.0, timeout=20_000)
+    second.control.live.setChecked(False)
+    qtbot.waitUntil(lambda: not memory.read()[0].live, timeout=20_000)
+    assert memory.read()[0] == Settings("cpu", memory.read()[0].checkpoint, 5.0, False)
+    first.open_checkpoint(first.checkpoint.choice.currentData())
+    assert first.session._device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("content", "kept"),
+    [("dock: {cr: 5", 1.0), ("- a\n- b\n", 1.0), ("dock: [1]\n", 1.0),
+     ("dock: {cr: many, live: false}\n", 1.0), ("dock: {cr: 5.0, device: moon}\n", 5.0)],
+)  # fmt: skip
+def test_napari_s_own_file_is_replaced_and_said(content, kept, quick, qtbot, tmp_path, monkeypatch):
+    """napari logs what is wrong there, and says nothing."""
+    import napari.settings
+    import yaml
+
+    if not hasattr(napari.settings, "get_plugin_settings"):
+        pytest.skip("this napari keeps no plugins' settings")
+    monkeypatch.setattr(napari.settings, "_PLUGIN_SETTINGS", {})
+    monkeypatch.setattr(napari.settings, "_CFG_PATH", str(tmp_path / "settings.yaml"))
+    monkeypatch.setitem(
+        vars(napari.settings.get_settings()), "config_path", tmp_path / "settings.yaml"
+    )
+    path = tmp_path / "napari-nucprune.yaml"
+    path.write_text(content)
+    dock = make_dock(qtbot)
+    assert str(path) in dock.message.text()
+    assert "replaced" in dock.message.text()
+    assert dock.pruning.ratios() == (kept, kept)
+    from napari_nucprune.widgets import memory
+
+    memory.write({"cr": 7.0})
+    assert yaml.safe_load(path.read_text())["dock"]["cr"] == 7.0
+    assert memory.read()[1] == ""
 
 
 def make_dock(qtbot):
@@ -183,7 +228,7 @@ def test_a_device_that_is_not_here_is_a_sentence(quick, qtbot, folder):
     from napari_nucprune.widgets import memory
 
     missing = "mps" if not torch.backends.mps.is_available() else "cuda"
-    memory.write(Settings(device=missing))
+    memory.write({"device": missing})
     dock = make_dock(qtbot)
     dock.viewer.add_image(noise(0, 64, 64), rgb=True)
     qtbot.waitUntil(lambda: missing in dock.message.text(), timeout=60_000)

@@ -23,6 +23,8 @@ def test_strategies_in_the_dock(viewer, dock, quick, qtbot):  # noqa: F811
     dock.pruning.both.set_value(5.0)
     for name in ("LAMP", "ERK", "random"):
         box.setCurrentText(name)
+        assert dock.pruning.explained.text() == STRATEGIES[name].explanation
+        assert dock.pruning.reselect.isEnabled() == (name != "random")
         settle(dock, qtbot)
         assert dock.message.text() == ""
         maps, _ = expected(quick, rgb, dock.asked())

@@ -516,3 +516,12 @@ def test_lattice_covers_a_large_slide_without_growing():
     lattice = Lattice((80_000, 100_000))
     assert len(lattice) == 79 * 98
     assert len(lattice.around((5, 5))) == 9
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"environment": 3}', "[" * 9000])
+def test_a_damaged_plan_is_a_sentence(content, tmp_path):
+    folder = tmp_path / scratch_files.FOLDER
+    folder.mkdir()
+    (folder / "plan.json").write_text(content)
+    with pytest.raises(InputError, match="add --overwrite"):
+        scratch_files.Scratch(tmp_path).plan()

@@ -151,7 +151,7 @@ def test_what_was_not_recovered_yet_is_recovered_first(viewer, dock, slide, qtbo
     qtbot.waitUntil(lambda: dock.whole.job is None, timeout=60_000)
     run = json.loads((tmp_path / "out" / "run.json").read_text())
     assert run["recovery"]["crops"] > 0
-    assert run["recovery"]["origin"] == "slide.svs"
+    assert run["recovery"]["origin"] == "slide"
     dock.pruning.both.set_value(1)
     dock.whole.run(tmp_path / "dense")
     qtbot.waitUntil(lambda: dock.whole.job is None, timeout=60_000)

@@ -7,9 +7,10 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from . import __version__
-from .errors import NucpruneError
+from .errors import InputError, NucpruneError, of_environment
 
 #: Where each command lives; only the one that is asked for is imported.
 MODULES = {
@@ -32,9 +33,17 @@ RIVALS = (
 LAYOUTS = "monuseg|tnbc|nuinsseg|cryonuseg|consep|dsb2018|pairs"
 
 
+class OneLine(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, as all of us do, and not how everything is used."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `InputError` instead of printing."""
+        raise InputError(f"{message.rstrip('.')}; see {self.prog} --help.")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the command line's parser."""
-    top = argparse.ArgumentParser(
+    top = OneLine(
         prog="nucprune",
         description="How far can a nuclei network be pruned before it fails, on this image?",
     )
@@ -227,8 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     int
         0 done, 2 wrong input, 3 stopped by the environment, 130 cancelled, 1 a fault of ours.
     """
-    options = parser().parse_args(arguments)
     try:
+        options = parser().parse_args(arguments)
         module = import_module(f".commands.{MODULES[options.command]}", __package__)
         getattr(module, options.command)(options)
         return 0
@@ -244,6 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("NUCPRUNE_DEBUG"):
             raise
+        if stopped := of_environment(error):
+            print(f"nucprune: {stopped}", file=sys.stderr)
+            return stopped.exit_code
         print(
             f"nucprune: a fault of ours ({type(error).__name__}: {error}); "
             "please report it, with NUCPRUNE_DEBUG=1 for the traceback.",

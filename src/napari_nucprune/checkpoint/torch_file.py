@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ def torch_state(path: Path) -> dict[Any, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
+        if not _is_pickle(path):
+            raise InputError(
+                f"{path.name} is no torch file, or cut off; copy or download it again."
+            ) from error
         raise InputError(
             f"{path.name} is not a plain state dict of tensors, and nothing else is loaded because "
             "it could run code; save only the tensors, best as safetensors."
@@ -39,6 +44,13 @@ def torch_state(path: Path) -> dict[Any, Any]:
             f"{path.name} holds a {type(state).__name__}; expected a dict of tensors by name."
         )
     return state
+
+
+def _is_pickle(path: Path) -> bool:
+    """Say whether a file is a whole zip archive, as torch writes, or begins as a pickle does."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return zipfile.is_zipfile(path) or (start[:1] == b"\x80" and start[1:2] <= b"\x05")
 
 
 def plain_arrays(state: Mapping[Any, Any], path: Path) -> dict[str, NDArray[Any]]:

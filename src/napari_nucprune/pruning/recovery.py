@@ -144,7 +144,12 @@ class Calibration:
         """
         pruned = apply(self.checkpoint, pruning, masks)
         touched = [b for b in branches if _loses(self.checkpoint.weights[b], masks[b])]
-        refitted = _each(lambda b: self._refitted(b, pruned, masks, progress, should_stop), touched)
+        recipe = self.recipe
+        if not strategy_named(pruning.strategy).reselect:
+            recipe = replace(recipe, select_stages=0)
+        refitted = _each(
+            lambda b: self._refitted(b, pruned, masks, recipe, progress, should_stop), touched
+        )
         weights = {b: refitted.get(b, pruned.weights[b]) for b in BRANCHES}
         about = {
             "method": "refit",

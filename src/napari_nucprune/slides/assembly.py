@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -91,7 +90,7 @@ def about_run(
     maps = [scratch.about("maps", core) for core in cores]
     nuclei = [scratch.about("nuclei", core) for core in cores]
     settled = [scratch.about("settled", core) for core in cores]
-    look = json.loads((scratch.folder / "cores.json").read_text(encoding="utf-8"))
+    look = scratch.read_json(scratch.folder / "cores.json", cores=list, bad=list)
     bad = {tuple(square) for found in (look, *maps) for square in found["bad"]}
     pixel = begun.mpp**2 / 1e6
     slide_mm2 = lattice.shape[0] * lattice.shape[1] * pixel

@@ -203,7 +203,10 @@ def _ome_size(xml: str, axis: str) -> float | None:
     # Micro sign, Greek mu, and the sign as XML may write it.
     factor = {"\u00b5m": 1.0, "\u03bcm": 1.0, "&#181;m": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3}
     scale = factor.get(unit[1] if unit else "um")
-    return float(size[1]) * scale if size and scale else None
+    try:
+        return float(size[1]) * scale if size and scale else None
+    except ValueError:  # as good as none
+        return None
 
 
 def _resolution(page: Any, axis: str, um: float) -> float | None:

@@ -210,8 +210,8 @@ def _continued(ask: Ask, scratch: Scratch, asked: dict[str, Any]) -> dict[str, A
             )
         return None
     about = plan["environment"]
-    runtime = about["runtime"] if ask.runtime == "auto" else ask.runtime
-    new = asked | {"environment": environment(runtime, about["device"])}
+    runtime = str(about.get("runtime")) if ask.runtime == "auto" else ask.runtime
+    new = asked | {"environment": environment(runtime, str(about.get("device")))}
     old = {key: plan.get(key) for key in new}
     old["input"] = {key: plan["input"].get(key) for key in asked["input"]}
     if found := difference(old, new):

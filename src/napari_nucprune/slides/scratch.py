@@ -63,15 +63,9 @@ class Scratch:
 
     def plan(self) -> dict[str, Any] | None:
         """Return the plan of the run that was begun here; None where there is none."""
-        try:
-            plan: dict[str, Any] = json.loads(self._plan.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
+        if not self._plan.exists():
             return None
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"{self._plan} cannot be read; add --overwrite to begin anew."
-            ) from error
-        return plan
+        return self.read_json(self._plan, environment=dict, input=dict, about=dict, mpp=float)
 
     def make(self) -> None:
         """Make the folders.
@@ -116,8 +110,7 @@ class Scratch:
 
     def about(self, stage: Stage, core: Core) -> dict[str, Any]:
         """Return what `mark` was told."""
-        about: dict[str, Any] = json.loads(self._mark(stage, core).read_text(encoding="utf-8"))
-        return about
+        return self.read_json(self._mark(stage, core))
 
     def _mark(self, stage: str, core: Core) -> Path:
         return self.folder / "marks" / stage / f"{core[0]}.{core[1]}.json"
@@ -190,6 +183,32 @@ class Scratch:
 
     def _found(self, stage: str, core: Core) -> Path:
         return self.folder / stage / f"{core[0]}.{core[1]}.npz"
+
+    @staticmethod
+    def read_json(path: Path, **wanted: type) -> dict[str, Any]:
+        """Read what `write_json` wrote: a table with the values of types that are ``wanted``.
+
+        Raises
+        ------
+        InputError
+            Where it is damaged.
+        """
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            good = isinstance(found, dict) and all(
+                isinstance(found.get(name), (int, float) if kind is float else kind)
+                for name, kind in wanted.items()
+            )
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError, RecursionError):
+            good = False
+        if not good:
+            raise InputError(
+                f"{path} is damaged; add --overwrite to begin anew, or choose another folder."
+            )
+        table: dict[str, Any] = found
+        return table
 
     @staticmethod
     def write_json(path: Path, values: Any) -> None:

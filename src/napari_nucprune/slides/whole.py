@@ -12,7 +12,6 @@ stops a run, the same command goes on from there.
 
 from __future__ import annotations
 
-import json
 import time
 import uuid
 from collections.abc import Iterator
@@ -84,7 +83,7 @@ def segment_slide(
             raise Cancelled("Cancelled.")
         seconds = {"find": found_at - started, "write": time.perf_counter() - found_at}
         scratch.write_json(scratch.assembled, about_run(ask, begun, cores, seams.tolist(), seconds))
-    run: dict[str, Any] = json.loads(scratch.assembled.read_text(encoding="utf-8"))
+    run = scratch.read_json(scratch.assembled, nuclei=int, tissue_mm2=float)
     deliver(ask, begun)
     progress("Done", 1, 1)
     return run
@@ -97,7 +96,7 @@ def _cores(ask: Ask, begun: Begun) -> list[Core]:
         whole = list(begun.lattice.cores())
         found = candidates(begun.source, begun.lattice) if ask.tissue_mask else whole
         begun.scratch.write_json(path, {"cores": found, "bad": sorted(bad_of(begun.source))})
-    look = json.loads(path.read_text(encoding="utf-8"))
+    look = begun.scratch.read_json(path, cores=list, bad=list)
     return [(row, column) for row, column in look["cores"]]
 
 

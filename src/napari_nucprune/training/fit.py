@@ -116,23 +116,28 @@ class Fit:
             return
         try:
             state = torch.load(self.state_file, map_location=self.device, weights_only=True)
+            # A state from before a key was there has that key's default.
+            began = {**asdict(Config("", ())), **json.loads(state["config"])}
         except Exception as error:
             raise InputError(
                 f"{self.state_file} is damaged; remove it to start this run anew."
             ) from error
-        # A state from before a key was there has that key's default.
-        began = {**asdict(Config("", ())), **json.loads(state["config"])}
         if began != _identity(self.config):
             raise InputError(
                 f"{self.folder} holds a run of another configuration; give an empty folder, "
                 "or the configuration it was started with (only steps may differ)."
             )
-        for branch in BRANCHES:
-            self.nets[branch].load_state_dict(state["nets"][branch])
-            self.optimisers[branch].load_state_dict(state["optimisers"][branch])
-            if (average := self.averages[branch]) is not None:
-                average.load_state_dict(state["averages"][branch])
-        self.step = state["step"]
+        try:
+            for branch in BRANCHES:
+                self.nets[branch].load_state_dict(state["nets"][branch])
+                self.optimisers[branch].load_state_dict(state["optimisers"][branch])
+                if (average := self.averages[branch]) is not None:
+                    average.load_state_dict(state["averages"][branch])
+            self.step = int(state["step"])
+        except Exception as error:
+            raise InputError(
+                f"{self.state_file} is damaged; remove it to start this run anew."
+            ) from error
 
     def save(self) -> None:
         """Write the state so that a kill at any moment leaves the old or the new one."""

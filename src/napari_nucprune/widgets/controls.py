@@ -82,8 +82,15 @@ class Controls(QWidget):
             self.pruning.strategy.addItem(strategy.name)
             role = Qt.ItemDataRole.ToolTipRole
             self.pruning.strategy.setItemData(index, strategy.explanation, role)
+        self.pruning.strategy.currentTextChanged.connect(self._explain_strategy)
+        self._explain_strategy(self.pruning.strategy.currentText())
         for name in bundled.names():
             self.checkpoint.choice.addItem(name, name)
+
+    def _explain_strategy(self, name: str) -> None:
+        strategy = STRATEGIES[name]
+        self.pruning.explained.setText(strategy.explanation)
+        self.pruning.reselect.setEnabled(strategy.reselect)
 
     def asked(self) -> Pruning:
         """Return the pruning that the dock's controls say."""

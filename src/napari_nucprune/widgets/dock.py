@@ -259,7 +259,7 @@ class NucpruneDock(Controls):
     def open_checkpoint(self, origin: str) -> bool:
         """Load a checkpoint by bundled name or path; where it fails, all stays as it was."""
         try:
-            session = Session(self.opening.load(origin), self.memory.now.device)
+            session = Session(self.opening.load(origin), self.memory.device)
         except Exception as error:
             self.say(texts.error(error))
             choice = self.checkpoint.choice

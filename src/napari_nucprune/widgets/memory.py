@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ class Memory(QObject):
         super().__init__(controls)  # so that its timer dies with the dock
         self.controls = controls
         self.now, self.said = read()
+        #: What is not written yet.
+        self._new: dict[str, Any] = {}
         self._rest = QTimer(self)
         self._rest.setSingleShot(True)
         self._rest.setInterval(REST_MS)
@@ -64,24 +66,31 @@ class Memory(QObject):
 
     def opened(self, origin: str) -> None:
         """Remember a checkpoint that can be opened again by its name or path alone."""
-        self.now = replace(self.now, checkpoint=origin)
+        self._new["checkpoint"] = origin
         self._changed()
+
+    @property
+    def device(self) -> str:
+        """The device as it is set now, in napari's Preferences perhaps."""
+        return read()[0].device
 
     def _changed(self, _: Any = None) -> None:
         self._rest.start()
 
     def flush(self) -> None:
-        """Write what was changed now."""
+        """Write what the dock changed, and nothing else: others may have changed the rest."""
         if not self._rest.isActive() and self.sender() is not self._rest:
             return
         self._rest.stop()
         controls = self.controls
-        self.now = replace(
-            self.now,
-            cr=min(max(min(controls.pruning.ratios()), 1.0), 64.0),
-            live=controls.control.live.isChecked(),
-        )
-        write(self.now)
+        now = {
+            **self._new,
+            "cr": min(max(min(controls.pruning.ratios()), 1.0), 64.0),
+            "live": controls.control.live.isChecked(),
+        }
+        self._new = {}
+        write({name: value for name, value in now.items() if value != getattr(self.now, name)})
+        self.now = replace(self.now, **now)
 
 
 def read() -> tuple[settings.Settings, str]:
@@ -98,13 +107,13 @@ def read() -> tuple[settings.Settings, str]:
     )
 
 
-def write(found: settings.Settings) -> None:
-    """Remember settings."""
+def write(new: Mapping[str, Any]) -> None:
+    """Remember settings by name; the others stay."""
     section, _ = _section()
     if section is None:
-        settings.write(found)
+        settings.write(replace(settings.read()[0], **new))
         return
-    for name, value in asdict(found).items():
+    for name, value in new.items():
         if getattr(section, name) != value:
             setattr(section, name, value)  # napari saves by itself
 
@@ -116,8 +125,14 @@ def _section() -> tuple[Any, str]:
     get = getattr(napari.settings, "get_plugin_settings", None)
     if get is None:
         return None, ""
+    aside = ""
     try:
-        return getattr(get(PLUGIN), SECTION), ""
+        try:
+            found = get(PLUGIN)
+        except AssertionError:  # napari's answer to YAML that is no mapping
+            aside = _set_aside(Path(napari.settings.get_settings().config_path))
+            found = get(PLUGIN)
+        return getattr(found, SECTION), aside or _repaired(found)
     except (KeyError, AttributeError):  # not installed as a plugin
         return None, ""
     except Exception as error:
@@ -125,3 +140,33 @@ def _section() -> tuple[Any, str]:
             f"napari's settings of this plugin cannot be read ({type(error).__name__}); those of "
             "its own file serve."
         )
+
+
+def _set_aside(of_napari: Path) -> str:
+    """Rename the plugin's file beside napari's own; return what to tell."""
+    path = of_napari.with_name(f"{PLUGIN}.yaml")
+    path.replace(path.with_suffix(".BAK.yaml"))
+    return settings.replaced(path, ["all of it"])
+
+
+def _repaired(found: Any) -> str:
+    """Replace a damaged file of napari's, which itself only logs it; return what to tell."""
+    path = Path(found.config_path) if found.config_path else None
+    if path is None or not path.is_file():
+        return ""
+    import yaml
+
+    try:
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if stored is not None and not isinstance(stored, dict):
+            raise ValueError("no mapping")
+        own = (stored or {}).get(SECTION) or {}
+        bad = settings.checked(own)[1] if isinstance(own, dict) else ["all of it"]
+    except OSError:
+        return ""
+    except Exception:
+        bad = ["all of it"]
+    if not bad:
+        return ""
+    found.save()
+    return settings.replaced(path, bad)

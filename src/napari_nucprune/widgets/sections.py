@@ -182,6 +182,8 @@ class PruningSection(Section):
         self.link.setText("Split")
         self.link.setToolTip("Linked: one compression ratio for both branches. Split: one for each")
         self.row(QLabel("Strategy"), (self.strategy, 1), self.link)
+        self.explained = wrapped("explained")
+        self.body.addWidget(self.explained)
         self.recovery = QComboBox()
         for data, text, explanation in RECOVERIES:
             self.recovery.addItem(text, data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..checkpoint.format import Checkpoint
-from ..errors import NucpruneError
+from ..errors import NucpruneError, of_environment
 from ..job import Preview
 from ..pruning.cost import Cost
 
@@ -82,6 +82,8 @@ def error(problem: BaseException) -> str:
     """Return one sentence, never a traceback."""
     if isinstance(problem, NucpruneError):
         return str(problem)
+    if stopped := of_environment(problem):
+        return str(stopped)
     first = str(problem).strip().splitlines()[:1]
     return (
         f"A fault of ours ({type(problem).__name__}: {first[0][:200] if first else '-'}); "

@@ -7,7 +7,7 @@ from typing import Any
 
 import napari
 
-from ..errors import InputError
+from ..errors import InputError, NucpruneError
 from ..slides.reader import SUFFIXES
 
 SAMPLE = "tissue"
@@ -31,18 +31,28 @@ def open_viewer(image: str | None = None, show: bool = True) -> tuple[napari.Vie
     Raises
     ------
     InputError
-        Where the image is missing.
+        Where the image is missing, or nothing that is installed can read it.
     """
     if image is not None and not Path(image).exists():
         raise InputError(f"{image} does not exist; give the path of an image or a slide.")
     viewer = napari.Viewer(title="napari · nucprune", show=show)
     _, dock = viewer.window.add_plugin_dock_widget("napari-nucprune")
-    if image is None:
-        viewer.open_sample("napari-nucprune", SAMPLE)
-    elif Path(image).suffix.lower() in SUFFIXES:
-        viewer.open(image, plugin="napari-nucprune")
-    else:
-        viewer.open(image)
+    try:
+        if image is None:
+            viewer.open_sample("napari-nucprune", SAMPLE)
+        elif Path(image).suffix.lower() in SUFFIXES:
+            viewer.open(image, plugin="napari-nucprune")
+        else:
+            viewer.open(image)
+    except Exception as error:
+        viewer.close()
+        if isinstance(error, NucpruneError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(
+            f"{image} cannot be opened ({reason.rstrip('.')}); give an image or a slide that the "
+            "viewer can read, or copy the file again."
+        ) from error
     return viewer, dock
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 
 IN_NAPARI = r"""
-import sys, time
+import os, sys, time
 from pathlib import Path
 import napari, npe2
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
@@ -37,8 +37,11 @@ dialog.show()
 def close_modal():
     box = app.activeModalWidget()
     if box is not None and box is not dialog:
-        print("dialog closed:", type(box).__name__)
+        kind = type(box).__name__
+        print("dialog closed:", kind)
         box.close()
+        if kind != "RestartWarningDialog":
+            print("unexpected:", getattr(box, "text", str)()); sys.stdout.flush(); os._exit(1)
 timer = QTimer(); timer.timeout.connect(close_modal); timer.start(200)
 if how == "drop":
     data = QMimeData(); data.setUrls([QUrl.fromLocalFile(wheel)])
@@ -61,10 +64,14 @@ if "napari-nucprune" not in [m.name for m in npe2.PluginManager.instance().iter_
 
 USE = r"""
 import sys, time
+from pathlib import Path
 import numpy as np
 def use(viewer):
     from qtpy.QtWidgets import QApplication
     app = QApplication.instance()
+    menu = viewer.window.plugins_menu
+    menu.aboutToShow.emit()
+    assert any("NucPrune" in a.text() for a in menu.actions()), [a.text() for a in menu.actions()]
     layers = viewer.open_sample("napari-nucprune", "synthetic")
     assert [l.name for l in layers] == ["synthetic H&E", "ground truth"], layers
     _, dock = viewer.window.add_plugin_dock_widget("napari-nucprune")
@@ -77,6 +84,15 @@ def use(viewer):
     (labels,) = viewer.open(path, plugin="napari-nucprune")
     assert labels.data.max() == 1
     print("reader: labels", labels.data.shape)
+    (tissue,) = viewer.open_sample("napari-nucprune", "tissue")
+    assert tissue.rgb
+    import tifffile
+    slide = Path(path).with_name("a.svs")
+    tifffile.imwrite(slide, np.full((512, 512, 3), 180, np.uint8), tile=(128, 128),
+                     photometric="rgb", metadata=None)
+    (shown,) = viewer.open(str(slide), plugin="napari-nucprune")
+    assert shown.rgb and shown.data[0].shape[:2] == (512, 512), shown.data
+    print("tissue and a slide:", tissue.data.shape, type(shown.data).__name__)
     while dock.runner.busy and time.monotonic() < end:
         app.processEvents(); time.sleep(0.02)
     viewer.close()

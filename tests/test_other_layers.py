@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -318,3 +319,36 @@ def test_napari_tiff_parts_of_16_bit_or_planar_images_say_what_to_do_and_that_he
     merged = merge_rgb(parts)
     np.testing.assert_array_equal(read(merged), rgb)
     assert mpp_of(merged) == (0.5, 0.5)
+
+
+# The plugins themselves, where they are installed (weekly in CI) ---------------------------------
+
+
+@pytest.fixture
+def cmu(shared_data):
+    path = shared_data / "WSI" / "CMU-1-Small-Region.svs"
+    return path if path.exists() else pytest.skip(f"no {path}")
+
+
+def opened_by(package, reader, path):
+    """The layer that a plugin's reader function gives."""
+    function = getattr(pytest.importorskip(package), reader)(str(path))
+    data, options, kind = function(str(path))[0]
+    assert kind == "image"
+    return ViewerModel()._add_layer_from_data(data, options, kind)[0]
+
+
+def test_a_slide_that_napari_wsi_itself_opened(cmu):
+    layer = opened_by("napari_wsi.reader", "wsi_reader_openslide", cmu)
+    assert mpp_of(layer) == pytest.approx((0.499, 0.499))
+    with tifffile.TiffFile(cmu) as tif:
+        wanted = tif.pages[0].asarray()[500:600, 700:820]
+    np.testing.assert_array_equal(read(layer)[500:600, 700:820], wanted)
+
+
+def test_a_slide_that_napari_tiff_itself_opened(cmu):
+    layer = opened_by("napari_tiff.napari_tiff_reader", "napari_get_reader", cmu)
+    assert mpp_of(layer) == pytest.approx((0.499, 0.499))
+    with tifffile.TiffFile(cmu) as tif:
+        wanted = tif.pages[0].asarray()[500:600, 700:820]
+    np.testing.assert_array_equal(read(layer)[500:600, 700:820], wanted)

@@ -25,6 +25,7 @@ from napari_nucprune.errors import Cancelled, EnvironmentStopped, InputError
 from napari_nucprune.slides import scratch as scratch_files
 from napari_nucprune.slides.cluster import Crew
 from napari_nucprune.slides.lattice import Lattice
+from napari_nucprune.slides.lazy import LazyLevel
 from napari_nucprune.slides.outlines import outlines
 from napari_nucprune.slides.plan import Ask, Network
 from napari_nucprune.slides.stages import Hooks
@@ -450,6 +451,85 @@ def test_a_bad_tile_is_glass_and_counted(slide, reference, tmp_path):
     labels = bytes_of(tmp_path / "out")[0]["0"]
     assert not labels[:100, :100].any()
     assert labels[512:].any() == bytes_of(reference)[0]["0"][512:].any()
+
+
+def test_a_slide_that_goes_away_in_mid_run_is_no_glass(slide, reference, tmp_path):
+    """A disk that was unplugged: what is left must be done when it is back."""
+    path = tmp_path / "away.tif"
+    whole = slide.read_bytes()
+    path.write_bytes(whole)
+    hooks, done = Hooks(), []
+
+    def away(stage, core, about):
+        done.append(stage)
+        if len(done) == 2:
+            path.write_bytes(b"")
+
+    hooks.done = away
+    with pytest.raises(EnvironmentStopped, match="cannot be read any more"):
+        segment_slide(ask(path, tmp_path / "out"), hooks=hooks)
+    path.write_bytes(whole)
+    run = segment_slide(ask(path, tmp_path / "out"))
+    assert run["bad_tiles"] == 0
+    same(bytes_of(tmp_path / "out"), bytes_of(reference))
+
+
+def test_what_a_damaged_square_gives_depends_on_the_request_alone():
+    class Damaged:
+        """Rows from 700 on cannot be read."""
+
+        shapes, background = [(2048, 600)], (240, 241, 242)
+
+        def read(self, level, y, x, height, width):
+            if y + height > 700 and y < 1024:
+                raise InputError("damaged")
+            return np.full((height, width, 3), 7, np.uint8)
+
+    requests = [np.s_[0:640, 0:300], np.s_[600:1100, 0:300], np.s_[512:660, :], np.s_[1000:1200, :]]
+    found = []
+    for order in (requests, requests[::-1]):
+        level = LazyLevel(Damaged(), 0)
+        got = {str(request): level[request] for request in order}
+        found.append(got)
+        assert level.bad == {(1, 0), (1, 1)}
+    for request in map(str, requests):
+        np.testing.assert_array_equal(found[0][request], found[1][request])
+    assert (found[0][str(requests[2])] == 7).all()
+
+
+def test_one_run_at_a_time_in_a_folder(slide, tmp_path):
+    hooks, held = Hooks(), threading.Event()
+    hooks.pause.set()
+    hooks.done = lambda *_: None
+    first = threading.Thread(
+        target=lambda: (held.set(), segment_slide(ask(slide, tmp_path / "out"), hooks=hooks))
+    )
+    first.start()
+    held.wait()
+    while not (tmp_path / "out" / scratch_files.FOLDER / "plan.json").exists():
+        time.sleep(0.01)
+    try:
+        with pytest.raises(InputError, match="Another run is at work"):
+            segment_slide(ask(slide, tmp_path / "out", overwrite=True))
+    finally:
+        hooks.pause.clear()
+        first.join()
+    assert (tmp_path / "out" / "run.json").exists()
+
+
+@pytest.mark.parametrize("name", ["plan.json", "cores.json", "marks/maps/*.json"])
+def test_what_a_lost_power_left_empty_is_made_again(name, slide, reference, tmp_path):
+    hooks, done = Hooks(), []
+    hooks.done = lambda *_: done.append(1) or (len(done) == 3 and hooks.stop.set())
+    with pytest.raises(Cancelled):
+        segment_slide(ask(slide, tmp_path / "out"), hooks=hooks)
+    damaged = min((tmp_path / "out" / scratch_files.FOLDER).glob(name))
+    damaged.write_bytes(b"")
+    if name == "plan.json":
+        with pytest.raises(InputError, match="--overwrite"):
+            segment_slide(ask(slide, tmp_path / "out"))
+    segment_slide(ask(slide, tmp_path / "out", overwrite=name == "plan.json"))
+    same(bytes_of(tmp_path / "out"), bytes_of(reference))
 
 
 def test_a_damaged_small_level_hides_no_tissue(slide, reference, tmp_path, caplog):

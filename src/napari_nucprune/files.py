@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import re
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def replacing(path: Path) -> Iterator[Path]:
     EnvironmentStopped
         Where it cannot be written; the old file is still there.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Processes of several containers may share their number and a folder.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)

@@ -41,7 +41,10 @@ def segment_whole(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
     """Segment a whole slide as the options say."""
     from ..runtime.sparse_runtime import default_threads
     from ..slides.cluster import Crew
+    from ..slides.image import image_shape
     from ..slides.plan import Ask
+    from ..slides.reader import SUFFIXES, is_slide
+    from ..slides.source import open_source
     from ..slides.whole import segment_slide
 
     pruning, masks = resolve(options, checkpoint)
@@ -61,12 +64,15 @@ def segment_whole(options: argparse.Namespace, checkpoint: Checkpoint) -> None:
         tile=options.tile,
         crew=crew,
     )
-    run = segment_slide(ask, show_progress)
-    if run["mpp_assumed"]:
+    # Of a plain image the header alone: it is read later.
+    slide = is_slide(ask.slide) or ask.slide.suffix.lower() in SUFFIXES
+    own = open_source(ask.slide, slide=True).mpp if slide else image_shape(ask.slide)[1]
+    if ask.mpp is None and own is None:
         say(
             f"pixel size is not set in {Path(options.image).name}: the network's own "
             f"{checkpoint.mpp:g} um is assumed; results may be inaccurate (set --mpp)."
         )
+    run = segment_slide(ask, show_progress)
     if run["bad_tiles"]:
         say(f"{run['bad_tiles']} damaged places of the slide were taken as glass.")
     if options.json:
@@ -83,13 +89,19 @@ def _named(options: argparse.Namespace, checkpoint: Checkpoint, pruning: Pruning
     """Return what names the network: the same values are the same network."""
     recover = options.recover
     if recover not in ("none", "bundled"):
-        recover = Path(recover).name
+        recover = _what(Path(recover))
     return {
         "checkpoint": checkpoint.sha256,
         "pruning": pruning.as_dict(),
         "recover": recover,
         "reselect": options.reselect if recover != "none" else None,
     }
+
+
+def _what(path: Path) -> list[Any]:
+    """Return what tells an image, or a folder of images, from another wherever it lies."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [path.name, *([file.name, file.stat().st_size] for file in files if file.is_file())]
 
 
 def _prepared(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from functools import lru_cache
+from collections import OrderedDict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ..checkpoint import format as checkpoint_format
 from ..doors import Field, Merge
-from ..errors import EnvironmentStopped
+from ..errors import EnvironmentStopped, NucpruneError
 from .field import network_grid, resample
 from .fixed import ZERO
 from .identity import difference, environment
@@ -127,12 +127,43 @@ class Bench:
         """Return (level, row, column) of the slide's squares that could not be read so far."""
         return bad_of(self.source)
 
+    def check_slide(self) -> None:
+        """See whether what could not be read is damage, or the whole file's absence.
 
-@lru_cache(maxsize=2)
-def _bench(output: str, token: str) -> Bench:
-    return Bench(output)
+        Raises
+        ------
+        EnvironmentStopped
+            Where the slide cannot be opened any more as it was.
+        """
+        given = self.plan["input"]
+        try:
+            again = open_source(given["path"], given["mpp_given"], slide=True)
+            if again.shape == self.source.shape:
+                return
+        except (NucpruneError, OSError):
+            pass
+        raise EnvironmentStopped(
+            f"{given['path']} cannot be read any more; what is finished stays: bring it back and "
+            "repeat what you did."
+        )
+
+
+_benches: OrderedDict[tuple[str, str], Bench] = OrderedDict()
+_opening = threading.Lock()
 
 
 def bench_for(output: str | Path, token: str) -> Bench:
     """Return this process's bench; `token` names the start of a run."""
-    return _bench(str(output), token)
+    key = str(output), token
+    with _opening:  # a plain image is held as a whole: once, and not by every thread
+        if key not in _benches:
+            _benches[key] = Bench(key[0])
+            while len(_benches) > 2:
+                _benches.popitem(last=False)
+        return _benches[key]
+
+
+def close_bench(output: str | Path, token: str) -> None:
+    """Forget a bench of this process."""
+    with _opening:
+        _benches.pop((str(output), token), None)

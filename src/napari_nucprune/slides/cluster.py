@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -137,7 +137,7 @@ def _on_cluster(
             "Workers died again and again at the same place (is their memory too small?); what is "
             "finished stays: run the same command again."
         ) from error
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, CancelledError) as error:
         if isinstance(error, NucpruneError):
             raise
         raise EnvironmentStopped(

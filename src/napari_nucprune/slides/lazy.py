@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from .slide import BAD_TILE, BLOCK, Slide, grid
 from .tiff import TiffSlide
 
+#: Parts that are remembered as unreadable, at most.
+MOST_FAILED = 10_000
+
 _log = logging.getLogger(__name__)
 
 
@@ -19,7 +22,8 @@ class LazyLevel:
     """A level of a slide as an array (H, W, 3) uint8 that is read on indexing.
 
     Squares that cannot be read become background and are counted in `bad`, because napari dies
-    of an exception raised while it slices a layer.
+    of an exception raised while it slices a layer. What a request gives depends on it alone, and
+    not on what was read before: a damaged square's good part is read where only that is asked for.
     """
 
     ndim = 3
@@ -30,6 +34,8 @@ class LazyLevel:
         self.shape: tuple[int, int, int] = (*slide.shapes[level], 3)
         self.size = self.shape[0] * self.shape[1] * 3
         self.bad: set[tuple[int, int]] = set()
+        # Parts of squares that failed: napari asks for the same ones again and again.
+        self._failed: set[tuple[int, ...]] = set()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -63,20 +69,22 @@ class LazyLevel:
         return self.slide.shown_at(self.level, places)
 
     def _block(self, y: int, x: int, height: int, width: int) -> NDArray[np.uint8]:
-        if not self.bad:
-            with suppress(Exception):
-                return self.slide.read(self.level, y, x, height, width)
+        with suppress(Exception):
+            return self.slide.read(self.level, y, x, height, width)
         out = np.empty((height, width, 3), np.uint8)
         out[...] = self.slide.background
-        # On a fixed grid, so that a bad square is tried and counted once.
+        # On a fixed grid, so that a bad square is counted once.
         for y0, x0, y1, x1 in grid(y, x, y + height, x + width, BAD_TILE):
-            square = y0 // BAD_TILE, x0 // BAD_TILE
-            if square in self.bad:
+            if (y0, x0, y1, x1) in self._failed:
                 continue
             try:
                 tile = self.slide.read(self.level, y0, x0, y1 - y0, x1 - x0)
+            except MemoryError:
+                raise
             except Exception as error:
-                self.bad.add(square)
+                self.bad.add((y0 // BAD_TILE, x0 // BAD_TILE))
+                if len(self._failed) < MOST_FAILED:
+                    self._failed.add((y0, x0, y1, x1))
                 _log.warning("shown as background: %s", error)
             else:
                 out[y0 - y : y1 - y, x0 - x : x1 - x] = tile

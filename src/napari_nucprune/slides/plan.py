@@ -200,7 +200,12 @@ def _asked(ask: Ask, source: Source, lattice: Lattice, sha256: str) -> dict[str,
 
 def _continued(ask: Ask, scratch: Scratch, asked: dict[str, Any]) -> dict[str, Any] | None:
     """Return the plan of an earlier start that asked for the same."""
-    plan = scratch.plan()
+    try:
+        plan = scratch.plan()
+    except InputError:
+        if ask.overwrite:
+            return None
+        raise
     if plan is None:
         there = [name for name in OUTPUTS if (ask.output / name).exists()]
         if there and not ask.overwrite:

@@ -105,8 +105,12 @@ class Scratch:
         self.write_json(self._mark(stage, core), about)
 
     def is_done(self, stage: Stage, core: Core) -> bool:
-        """Whether a stage of a core is done."""
-        return self._mark(stage, core).exists()
+        """Whether a stage of a core is done; a mark that a lost power left empty is none."""
+        try:
+            self.about(stage, core)
+        except (FileNotFoundError, InputError):
+            return False
+        return True
 
     def about(self, stage: Stage, core: Core) -> dict[str, Any]:
         """Return what `mark` was told."""
@@ -128,7 +132,10 @@ class Scratch:
             data = self._maps(core).read_bytes()
         except FileNotFoundError:
             return None
-        return _unpacked(data, np.uint16).reshape(2, side, side)
+        try:
+            return _unpacked(data, np.uint16).reshape(2, side, side)
+        except Exception as error:
+            raise self._damaged(self._maps(core)) from error
 
     def drop_maps(self, core: Core) -> None:
         """Remove a core's maps."""
@@ -180,6 +187,13 @@ class Scratch:
             return np.load(self._found(stage, core), allow_pickle=False)
         except FileNotFoundError:
             return None
+        except Exception as error:
+            raise self._damaged(self._found(stage, core)) from error
+
+    def _damaged(self, path: Path) -> InputError:
+        return InputError(
+            f"{path} is damaged; remove {self.folder} and repeat what you did, to begin anew."
+        )
 
     def _found(self, stage: str, core: Core) -> Path:
         return self.folder / stage / f"{core[0]}.{core[1]}.npz"

@@ -59,6 +59,8 @@ def settle(
     spill = np.where(lost_spill, 0, claims.spill)
     n = len(claims)
     pixels = np.bincount(labels.ravel(), minlength=n + 1) + np.bincount(spill, minlength=n + 1)
+    own = np.bincount(claims.labels.ravel(), minlength=n + 1)
+    had = own + np.bincount(claims.spill, minlength=n + 1)
     stays = pixels >= least
     stays[0] = False
     number = np.where(stays, np.cumsum(stays), 0).astype(np.int32)
@@ -70,7 +72,8 @@ def settle(
         spill_y=claims.spill_y[left],
         spill_x=claims.spill_x[left],
         spill=spill[left],
-        seam=claims.seam[stays[1:]],
+        # What lost a pixel to a lower core is another object than one watershed would have given.
+        seam=(claims.seam | (pixels < had)[1:])[stays[1:]],
     )
 
 

@@ -95,6 +95,10 @@ def run_stage(
         As the steps do.
     """
     bench = bench_for(order.output, order.token)
+    if order.hooks is None:  # a process of its own: one thread a worker
+        import cv2
+
+        cv2.setNumThreads(1)
     new = nuclei = 0
     for core in cores:
         if order.hooks:
@@ -128,7 +132,10 @@ def _maps(bench: Bench, core: Core) -> dict[str, Any]:
     before = bench.bad()
     lattice = bench.lattice
     rgb = bench.window(core)
-    about: dict[str, Any] = {"bad": sorted(bench.bad() - before), "tissue_px": 0, "network": 0.0}
+    bad = bench.bad() - before
+    if bad:
+        bench.check_slide()
+    about: dict[str, Any] = {"bad": sorted(bad), "tissue_px": 0, "network": 0.0}
     read = time.perf_counter()
     about["read"] = read - started
     y0, x0, y1, x1 = lattice.box(core)

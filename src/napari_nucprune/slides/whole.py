@@ -12,19 +12,25 @@ stops a run, the same command goes on from there.
 
 from __future__ import annotations
 
+import hashlib
+import os
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..doors import Progress, ShouldStop, never, no_progress
-from ..errors import Cancelled
+from ..errors import Cancelled, InputError
 from .assembly import about_run, assemble, deliver
+from .bench import close_bench
 from .cluster import Runner, crew_at_work
 from .lattice import Core
 from .plan import Ask, Begun, begin
+from .scratch import Scratch
 from .source import bad_of
 from .stages import Hooks, Order
 from .status import Tracker
@@ -68,13 +74,18 @@ def segment_slide(
     hooks = hooks or Hooks()
     # Workers may have been started in other folders.
     ask = replace(ask, slide=ask.slide.absolute(), output=ask.output.absolute())
+    with _alone_in(ask.output):
+        return _segment(ask, progress, should_stop, hooks)
+
+
+def _segment(ask: Ask, progress: Progress, should_stop: ShouldStop, hooks: Hooks) -> dict[str, Any]:
     begun = begin(ask, progress, lambda: hooks.stop.is_set() or should_stop())
     started = time.perf_counter()
     scratch = begun.scratch
-    if not scratch.assembled.exists():
+    if not _whole(scratch, scratch.assembled, nuclei=int, tissue_mm2=float):
         cores = _cores(ask, begun)
         order = Order(str(scratch.output), uuid.uuid4().hex, hooks)
-        with _one_thread(), crew_at_work(ask.crew, hooks, should_stop) as runner:
+        with _one_thread(), _bench_of(order), crew_at_work(ask.crew, hooks, should_stop) as runner:
             _find(ask, begun, cores, order, runner, progress)
             found_at = time.perf_counter()
             progress("Writing labels, table and outlines", 0, 1)
@@ -89,15 +100,55 @@ def segment_slide(
     return run
 
 
+@contextmanager
+def _alone_in(output: Path) -> Iterator[None]:
+    """Let no other run of this computer work in a folder.
+
+    The lock is no file in it: a run that is refused must leave nothing there.
+    """
+    from filelock import FileLock, Timeout
+
+    name = hashlib.sha256(os.path.realpath(output).encode()).hexdigest()[:20]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"nucprune-{name}.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise InputError(
+            f"Another run is at work in {output}; wait for its end, or choose another folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _cores(ask: Ask, begun: Begun) -> list[Core]:
     """Return the cores that may hold tissue; looked for once a run."""
     path = begun.scratch.folder / "cores.json"
-    if not path.exists():
+    if not _whole(begun.scratch, path, cores=list, bad=list):
         whole = list(begun.lattice.cores())
         found = candidates(begun.source, begun.lattice) if ask.tissue_mask else whole
         begun.scratch.write_json(path, {"cores": found, "bad": sorted(bad_of(begun.source))})
     look = begun.scratch.read_json(path, cores=list, bad=list)
     return [(row, column) for row, column in look["cores"]]
+
+
+@contextmanager
+def _bench_of(order: Order) -> Iterator[None]:
+    """Forget what this process opened for a run, however it ends."""
+    try:
+        yield
+    finally:
+        close_bench(order.output, order.token)
+
+
+def _whole(scratch: Scratch, path: Path, **wanted: type) -> bool:
+    """Say whether a file was written, and is not damaged since: else it is made again."""
+    try:
+        scratch.read_json(path, **wanted)
+    except (FileNotFoundError, InputError):
+        return False
+    return True
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..slides.image import read_image
+from ..slides.image import believable, read_image
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 #: Side in pixels of the largest outline that can be a nucleus; others mark tissue (or are damaged),
@@ -120,9 +121,18 @@ def read_array(path: Path) -> NDArray[Any]:
         if path.suffix.lower() in (".tif", ".tiff"):
             import tifffile
 
-            return np.asarray(tifffile.imread(path))
+            with tifffile.TiffFile(path) as tif:
+                believable(tif.pages[0], path)
+                with suppress(IndexError):
+                    second = tif.pages[1].shape
+                    raise InputError(
+                        f"{path} holds several pages, the second of {second}; expected one image."
+                    )
+                return np.asarray(tif.pages[0].asarray())
         with Image.open(path) as image:
             return np.asarray(image)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(
             f"{path} cannot be read as a label image; copy or download it again."

@@ -137,20 +137,35 @@ def _read_tiff(path: Path) -> tuple[NDArray[Any], float | None]:
 
     with tifffile.TiffFile(path) as tif:
         page = tif.pages[0]
-        _believable(page, path)
-        series = tif.series[0]
-        if series.axes == "CYX" and series.shape[0] == 3:  # OME-TIFF with a channel a page
-            return np.moveaxis(series.asarray(), 0, -1), _tiff_mpp(tif)
+        believable(page, path)
+        # Only of files that say their axes: else this reads all pages, and in a damaged file they
+        # can go round in a circle.
+        if tif.is_ome or tif.is_imagej or tif.is_shaped:
+            series = tif.series[0]
+            if series.axes == "CYX" and series.shape[0] == 3:  # OME-TIFF with a channel a page
+                return np.moveaxis(series.asarray(), 0, -1), _tiff_mpp(tif)
         array = page.asarray()
         if page.planarconfig == 2 and array.ndim == 3:
             array = np.moveaxis(array, 0, -1)
         return array, _tiff_mpp(tif)
 
 
-def _believable(page: Any, path: Path) -> None:
+def believable(page: Any, path: Path) -> None:
     """Refuse a header that claims far more pixels than a file of this size can hold.
 
-    A few damaged bytes would ask for all memory otherwise.
+    A few damaged bytes would ask for all memory otherwise, or for hours.
+
+    Parameters
+    ----------
+    page
+        A tifffile.TiffPage.
+    path
+        Its file.
+
+    Raises
+    ------
+    InputError
+        Where it does.
     """
     largest = max(math.prod(page.shape), math.prod(page.chunks))
     claimed = largest * (page.dtype.itemsize if page.dtype else 1)

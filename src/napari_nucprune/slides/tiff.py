@@ -129,6 +129,14 @@ class TiffSlide:
                 f"{self.path.name} is a TIFF that is not tiled; give it as a plain image, or save "
                 "it as a tiled pyramid."
             )
+        for level, (first, *_) in enumerate(self._pages):
+            sides = first.tilelength, first.tilewidth, first.imagelength, first.imagewidth
+            if min(sides) < 1:
+                raise InputError(
+                    f"{self.path.name} is damaged: level {level} has tiles of {sides[0]} x "
+                    f"{sides[1]} px on {sides[2]} x {sides[3]} px; copy or download the slide "
+                    "again."
+                )
 
     def __reduce__(self) -> tuple[type[TiffSlide], tuple[str]]:
         return type(self), (str(self.path),)

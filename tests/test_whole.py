@@ -30,6 +30,7 @@ from napari_nucprune.slides.outlines import outlines
 from napari_nucprune.slides.plan import Ask, Network
 from napari_nucprune.slides.stages import Hooks
 from napari_nucprune.slides.whole import segment_slide
+from napari_nucprune.wholejob import SlideJob
 
 CORE = 160
 SHAPE = (700, 560)
@@ -71,7 +72,7 @@ def ask(slide, output, runtime="sparse", **options):
         Path(slide),
         Path(output),
         checkpoint,
-        {"checkpoint": checkpoint.sha256},
+        options.pop("network", {"checkpoint": checkpoint.sha256}),
         lambda *_: Network(checkpoint, runtime, "cpu", {"name": "quick"}),
         **{"core": CORE, "runtime": runtime, **options},
     )
@@ -530,6 +531,67 @@ def test_what_a_lost_power_left_empty_is_made_again(name, slide, reference, tmp_
             segment_slide(ask(slide, tmp_path / "out"))
     segment_slide(ask(slide, tmp_path / "out", overwrite=name == "plan.json"))
     same(bytes_of(tmp_path / "out"), bytes_of(reference))
+
+
+@pytest.mark.parametrize("what", ["maps/*", "nuclei/*.npz"])
+def test_what_was_lost_is_made_again_and_no_glass(what, slide, reference, tmp_path):
+    hooks, done = Hooks(), []
+    stage = what.split("/")[0]
+    hooks.done = lambda at, *_: done.append(at) or (done.count(stage) == 2 and hooks.stop.set())
+    with pytest.raises(Cancelled):
+        segment_slide(ask(slide, tmp_path / "out"), hooks=hooks)
+    folder = tmp_path / "out" / scratch_files.FOLDER
+    lost = [path for path in folder.glob(what) if path.is_file()]
+    assert lost
+    for path in lost:
+        path.unlink()
+    segment_slide(ask(slide, tmp_path / "out"))
+    same(bytes_of(tmp_path / "out"), bytes_of(reference))
+
+
+def test_the_picture_of_a_run_that_goes_on_has_what_was_found_before(slide, tmp_path):
+    hooks, done = Hooks(), []
+    hooks.done = lambda at, _, about: (
+        done.append(about.get("nuclei", 0))
+        or (at == "nuclei" and sum(done) > 0 and hooks.stop.set())
+    )
+    with pytest.raises(Cancelled):
+        segment_slide(ask(slide, tmp_path / "out"), hooks=hooks)
+    job = SlideJob(ask(slide, tmp_path / "out"))
+    job._show_earlier()
+    small, _ = job.preview()
+    assert small.any()
+    other = SlideJob(ask(slide, tmp_path / "out", network={"checkpoint": "another"}))
+    other._show_earlier()
+    assert other.preview() is None
+
+
+def test_half_written_files_are_not_delivered(slide, tmp_path):
+    hooks, folder = Hooks(), tmp_path / "out"
+
+    def leave(stage, *_):
+        zarr_there = folder / scratch_files.FOLDER / "instances.zarr"
+        if stage == "labels" and zarr_there.exists():
+            (zarr_there / "0" / "c.0123.partial").write_bytes(b"half")
+            (folder / ".run.json.0123.tmp").write_bytes(b"half")
+
+    hooks.done = leave
+    segment_slide(ask(slide, folder), hooks=hooks)
+    assert not list(folder.rglob("*.partial"))
+    assert not list(folder.glob(".run.json*"))
+
+
+def test_the_hash_of_a_vms_slide_is_of_its_pictures_alone(tmp_path):
+    from napari_nucprune.slides.identity import input_sha256
+
+    for name in ("a.vms", "a_1.jpg", "a.opt"):
+        (tmp_path / name).write_text(name)
+    before = input_sha256(tmp_path / "a.vms")
+    (tmp_path / "a-results").mkdir()
+    (tmp_path / "a.qpdata").write_text("x")
+    assert input_sha256(tmp_path / "a.vms") == before
+    (tmp_path / "a_1.jpg").write_text("y")
+    assert input_sha256(tmp_path / "a.vms") != before
 
 
 def test_a_damaged_small_level_hides_no_tissue(slide, reference, tmp_path, caplog):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .errors import InputError
 from .runtime.sparse_runtime import default_threads
 from .slides.cluster import Crew
 from .slides.field import network_grid
@@ -100,6 +103,7 @@ class SlideJob:
 
     def run(self, progress: Progress) -> dict[str, Any]:
         """Run to the end, or until ``hooks.stop``; see `segment_slide`."""
+        self._show_earlier()
         return segment_slide(self.ask, progress, hooks=self.hooks)
 
     def preview(self) -> tuple[NDArray[np.int32], NDArray[np.float64]] | None:
@@ -112,6 +116,15 @@ class SlideJob:
             return (
                 (self._labels.copy(), _transform(self._ratios, self._stride)) if changed else None
             )
+
+    def _show_earlier(self) -> None:
+        """Put what an earlier start of the same run found into the preview."""
+        with suppress(InputError):
+            plan = self._scratch.plan()
+            if plan is None or plan.get("network") != json.loads(json.dumps(self.ask.network)):
+                return
+            for core in self._scratch.marked("nuclei"):
+                self._done("nuclei", core, self._scratch.about("nuclei", core))
 
     def _done(self, stage: Stage, core: Core, about: dict[str, Any]) -> None:
         if stage != "nuclei" or not about["nuclei"]:

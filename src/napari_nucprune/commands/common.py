@@ -20,13 +20,19 @@ if TYPE_CHECKING:
     from ..runtime.base import Runtime
 
 
+#: Seconds between two lines of progress in a log, and before the first.
+QUIET = 60.0
+_said = time.monotonic()
+
+
 def say(text: str) -> None:
     """Tell the user something that is no result."""
     print(f"nucprune: {text}", file=sys.stderr)
 
 
 def show_progress(text: str, done: int, total: int) -> None:
-    """Rewrite one line of stderr where it is a terminal, else print a line a step."""
+    """Rewrite one line of stderr where it is a terminal, else print a line a minute."""
+    global _said
     if sys.stderr.isatty():
         print(
             f"\r\x1b[K{text} {done}/{total}",
@@ -34,6 +40,9 @@ def show_progress(text: str, done: int, total: int) -> None:
             file=sys.stderr,
             flush=True,
         )
+    elif time.monotonic() - _said > QUIET:
+        _said = time.monotonic()
+        print(f"nucprune: {text} {done}/{total}", file=sys.stderr, flush=True)
 
 
 def pruning_asked(options: argparse.Namespace) -> tuple[bool, dict[str, object]]:

@@ -132,6 +132,9 @@ def deliver(ask: Ask, begun: Begun) -> None:
     """
     scratch = begun.scratch
     with _writing(begun):
+        # What a kill left half-written: zarr's chunks, and our own last file.
+        for left in (*scratch.zarr.rglob("*.partial"), *ask.output.glob(".run.json.*.tmp")):
+            left.unlink(missing_ok=True)
         for name in OUTPUTS[:-1]:
             new, old = scratch.folder / name, ask.output / name
             if not new.exists() and name in ask.outputs:

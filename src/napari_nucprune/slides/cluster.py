@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -10,10 +11,13 @@ from typing import Any
 
 from ..doors import ShouldStop, never
 from ..errors import Cancelled, EnvironmentStopped, InputError, NucpruneError
+from .image import first_line
 from .stages import Hooks
 
 #: Seconds between two looks at ``should_stop``, and that a scheduler has to answer.
 _LOOK, _ANSWER = 0.2, 10
+#: Seconds that a scheduler may be without workers.
+_IDLE = 60
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ def crew_at_work(crew: Crew, hooks: Hooks, should_stop: ShouldStop = never) -> I
             yield lambda tasks, result: _in_threads(tasks, result, pool, crew, hooks)
         else:
             client = _client(stack, crew)
-            yield lambda tasks, result: _on_cluster(client, tasks, result, should_stop)
+            yield lambda tasks, result: _on_cluster(client, tasks, result, should_stop, hooks)
 
 
 def _in_threads(
@@ -116,16 +120,31 @@ def _client(stack: ExitStack, crew: Crew) -> Any:
 
 
 def _on_cluster(
-    client: Any, tasks: Sequence[Any], result: Callable[[Any], None], should_stop: ShouldStop
+    client: Any,
+    tasks: Sequence[Any],
+    result: Callable[[Any], None],
+    should_stop: ShouldStop,
+    hooks: Hooks,
 ) -> None:
     from distributed import wait
     from distributed.scheduler import KilledWorker
 
     waiting = set(client.compute(list(tasks), optimize_graph=False))
+    worked = looked = time.monotonic()
     try:
         while waiting:
             if should_stop():
                 raise Cancelled("Cancelled.")
+            now = time.monotonic()
+            if now - looked > _ANSWER / 2:
+                looked = now
+                if client.scheduler_info(n_workers=-1)["workers"]:
+                    worked = now
+                elif now - worked > _IDLE:
+                    raise EnvironmentStopped(
+                        f"The scheduler has had no worker for {_IDLE} s; start some with "
+                        "`dask worker` and run the same command again."
+                    )
             try:
                 done, waiting = wait(waiting, timeout=_LOOK, return_when="FIRST_COMPLETED")
             except TimeoutError:
@@ -140,9 +159,12 @@ def _on_cluster(
     except (OSError, RuntimeError, CancelledError) as error:
         if isinstance(error, NucpruneError):
             raise
+        why = first_line(error).rstrip(":")[:80]
         raise EnvironmentStopped(
-            f"The cluster was lost ({str(error)[:80]}); what is finished stays: run the same "
-            "command again."
+            f"The cluster was lost ({why}); what is finished stays: run the same command again."
         ) from error
+    except BaseException:
+        hooks.stop.set()  # what this process writes meanwhile
+        raise
     finally:
         client.cancel(list(waiting))

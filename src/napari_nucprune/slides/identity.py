@@ -55,7 +55,14 @@ def _files_of(path: Path) -> list[Path]:
     if kind == ".mrxs" and folder.is_dir():
         others = [file for file in folder.iterdir() if file.is_file()]
     elif kind == ".vms":
-        others = [file for file in path.parent.iterdir() if file.name.startswith(path.stem)]
+        # Pictures and their index; QuPath's data or our results may lie beside them.
+        others = [
+            file
+            for file in path.parent.iterdir()
+            if file.name.startswith(path.stem)
+            and file.suffix.lower() in (".jpg", ".opt")
+            and file.is_file()
+        ]
     elif kind == ".dcm" and (series := _dicom_series(path)):
         others = [f for f in path.parent.glob("*.dcm") if _dicom_series(f) == series]
     return [path, *sorted(file for file in others if file != path)]

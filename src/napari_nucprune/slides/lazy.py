@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -12,8 +13,8 @@ from numpy.typing import NDArray
 from .slide import BAD_TILE, BLOCK, Slide, grid
 from .tiff import TiffSlide
 
-#: Parts that are remembered as unreadable, at most.
-MOST_FAILED = 10_000
+#: Parts that are remembered as unreadable, at most, and for how many seconds.
+MOST_FAILED, AGAIN = 10_000, 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class LazyLevel:
         self.size = self.shape[0] * self.shape[1] * 3
         self.bad: set[tuple[int, int]] = set()
         # Parts of squares that failed: napari asks for the same ones again and again.
-        self._failed: set[tuple[int, ...]] = set()
+        self._failed: dict[tuple[int, ...], float] = {}
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -75,7 +76,8 @@ class LazyLevel:
         out[...] = self.slide.background
         # On a fixed grid, so that a bad square is counted once.
         for y0, x0, y1, x1 in grid(y, x, y + height, x + width, BAD_TILE):
-            if (y0, x0, y1, x1) in self._failed:
+            # Tried again after a while: a disk or a network may have come back.
+            if time.monotonic() < self._failed.get((y0, x0, y1, x1), 0) + AGAIN:
                 continue
             try:
                 tile = self.slide.read(self.level, y0, x0, y1 - y0, x1 - x0)
@@ -84,7 +86,7 @@ class LazyLevel:
             except Exception as error:
                 self.bad.add((y0 // BAD_TILE, x0 // BAD_TILE))
                 if len(self._failed) < MOST_FAILED:
-                    self._failed.add((y0, x0, y1, x1))
+                    self._failed[y0, x0, y1, x1] = time.monotonic()
                 _log.warning("shown as background: %s", error)
             else:
                 out[y0 - y : y1 - y, x0 - x : x1 - x] = tile

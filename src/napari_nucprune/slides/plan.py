@@ -211,7 +211,7 @@ def _continued(ask: Ask, scratch: Scratch, asked: dict[str, Any]) -> dict[str, A
         if there and not ask.overwrite:
             raise InputError(
                 f"{ask.output} holds finished results ({there[0]}); choose another folder, or "
-                "add --overwrite."
+                "add --overwrite on the command line."
             )
         return None
     about = plan["environment"]
@@ -224,7 +224,7 @@ def _continued(ask: Ask, scratch: Scratch, asked: dict[str, Any]) -> dict[str, A
             return None
         raise InputError(
             f"{ask.output} holds an unfinished run that differs ({found}); repeat that one, choose "
-            "another folder, or add --overwrite."
+            "another folder, or add --overwrite on the command line."
         )
     # The slide may have moved.
     plan["input"]["path"] = str(ask.slide.resolve())

@@ -116,6 +116,22 @@ class Scratch:
         """Return what `mark` was told."""
         return self.read_json(self._mark(stage, core))
 
+    def marked(self, stage: Stage) -> list[Core]:
+        """Return the cores with a mark of a stage."""
+        names = [path.stem.split(".") for path in (self.folder / "marks" / stage).glob("*.json")]
+        return sorted((int(row), int(column)) for row, column in names)
+
+    def lacks(self, stage: Stage, core: Core) -> bool:
+        """Whether what a mark of *maps* or *nuclei* says was found is not there."""
+        about = self.about(stage, core)
+        if stage == "maps":
+            return bool(about["tissue_px"]) and not self._maps(core).exists()
+        return bool(about["nuclei"]) and not self._found(stage, core).exists()
+
+    def take_back(self, stage: Stage, core: Core) -> None:
+        """Say that a stage of a core is not done after all."""
+        self._mark(stage, core).unlink(missing_ok=True)
+
     def _mark(self, stage: str, core: Core) -> Path:
         return self.folder / "marks" / stage / f"{core[0]}.{core[1]}.json"
 
@@ -219,7 +235,7 @@ class Scratch:
             good = False
         if not good:
             raise InputError(
-                f"{path} is damaged; add --overwrite to begin anew, or choose another folder."
+                f"{path} is damaged; choose another folder, or add --overwrite on the command line."
             )
         table: dict[str, Any] = found
         return table

@@ -6,6 +6,7 @@ from typing import Any
 
 from .lattice import Core
 from .plan import Ask, Begun
+from .scratch import Scratch
 from .stages import Order, drop_maps, run_stage
 
 #: Slides of more cores are worked on in groups of 2 x 2.
@@ -30,6 +31,7 @@ def graph(begun: Begun, groups: dict[Core, list[Core]], order: Order) -> list[An
     from dask import delayed
 
     scratch = begun.scratch
+    _redo_lost(scratch, groups)
     run, drop = delayed(run_stage, pure=False), delayed(drop_maps, pure=False)
 
     def all_done(stage: Any, at: Core) -> bool:
@@ -55,6 +57,21 @@ def graph(begun: Begun, groups: dict[Core, list[Core]], order: Order) -> list[An
         for at, own in groups.items()
     ]
     return [*nuclei.values(), *dropped]
+
+
+def _redo_lost(scratch: Scratch, groups: dict[Core, list[Core]]) -> None:
+    """Take back the marks of what is gone although others still need it: it would be glass."""
+    cores = [core for own in groups.values() for core in own]
+    for core in cores:
+        if scratch.is_done("nuclei", core) and scratch.lacks("nuclei", core):
+            scratch.take_back("nuclei", core)
+    left = {core for core in cores if not scratch.is_done("settled", core)}
+    left |= {core for core in cores if not scratch.is_done("nuclei", core)}
+    for row, column in cores:
+        near = {(r, c) for r in range(row - 1, row + 2) for c in range(column - 1, column + 2)}
+        core = row, column
+        if near & left and scratch.is_done("maps", core) and scratch.lacks("maps", core):
+            scratch.take_back("maps", core)
 
 
 def key(order: Order, name: str, at: Core) -> str:

@@ -75,7 +75,7 @@ def candidates(source: Source, lattice: Lattice) -> list[Core]:
     if level is None:
         return list(lattice.cores())
     height, width = int(level.shape[0]), int(level.shape[1])
-    counts = np.zeros((height + 1, width + 1), np.int64)
+    counts = np.zeros((height + 1, width + 1), np.int32)  # of 48 million pixels at most
     for top in range(0, height, _STRIP):
         strip = to_rgb(np.asarray(level[top : top + _STRIP]), source.name)
         # More is let through than at full size: a pixel here is the mean of many.

@@ -305,6 +305,10 @@ def sources(
         f"matrices of this one's layers are {gram_bytes(study.checkpoint) / 1e6:.0f} MB.",
         "",
         *table(head, rows),
+        "Weights that are chosen anew fit the tissue that they were chosen on: of another slide "
+        "they lose several times as much, the more the higher the ratio. The dock takes crops of "
+        "the slide itself, and so does `--recover` with the slide's own name.",
+        "",
     ]
 
 

@@ -240,6 +240,10 @@ WAYS: dict[str, Way] = {
 }
 
 
+#: From here on the file is written by hand, and stays: read it again where the table changes.
+BY_HAND = "## What was kept"
+
+
 def main() -> None:
     """Run what is not done yet, and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -270,7 +274,8 @@ def main() -> None:
     text = [
         "# What else was tried",
         "",
-        "Written by `python benchmarks/recovery_tries.py`; every figure is measured by it.",
+        "The table is written by `python benchmarks/recovery_tries.py`; every figure is measured "
+        "by it.",
         "",
         f"On the images and crops of [recovery](recovery.md), weights `{checkpoint.sha256[:12]}`, "
         f"dense PQ {dense:.3f}. Seconds are for both branches with the dense responses there, "
@@ -278,6 +283,9 @@ def main() -> None:
         "",
         *table(head, rows),
     ]
+    if options.output.exists():
+        before = options.output.read_text(encoding="utf-8")
+        text.append(before[before.index(BY_HAND) :] if BY_HAND in before else "")
     options.output.write_text("\n".join(text), encoding="utf-8")
     print(f"wrote {options.output}")
 

@@ -581,6 +581,17 @@ def test_half_written_files_are_not_delivered(slide, tmp_path):
     assert not list(folder.glob(".run.json*"))
 
 
+def test_the_labels_as_napari_ome_zarr_itself_reads_them(slide, reference):
+    """Where that is installed (weekly in CI)."""
+    reader = pytest.importorskip("napari_ome_zarr._reader").napari_get_reader
+    path = str(reference / "instances.zarr")
+    ((levels, options, kind),) = reader(path)(path)
+    assert kind == "labels"
+    np.testing.assert_array_equal(np.asarray(levels[0]), bytes_of(reference)[0]["0"])
+    assert options["scale"] == pytest.approx([0.25, 0.25])
+    assert set(options["units"]) == {"micrometer"}
+
+
 def test_the_hash_of_a_vms_slide_is_of_its_pictures_alone(tmp_path):
     from napari_nucprune.slides.identity import input_sha256
 

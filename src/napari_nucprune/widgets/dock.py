@@ -49,9 +49,10 @@ class NucpruneDock(Controls):
         self.preview: Preview | None = None
         self.runner = Runner()
         self.comparing = Comparing(self, self.runner)
-        # Before what prepares the stops: where both want the background, a sweep goes first.
         self.sweeping = Sweeping(self, self.runner, self.comparing)
-        self.preparing = Preparing(self, self.runner, self._background_taken)
+        self.preparing = Preparing(
+            self, self.runner, lambda: self.sweeping.running or self.whole.job is not None
+        )
         self.opening, self.memory = Opening(), Memory(self)
         self.differences = DifferenceLayers(self, self.comparing)
         self.views = Views(self, self.comparing)
@@ -199,9 +200,6 @@ class NucpruneDock(Controls):
             return preview, None if compare is None or should_stop() else compare(preview)
 
         self.runner.request(work, lambda ran: self._show(session, job, layer, note, *ran))
-
-    def _background_taken(self) -> bool:
-        return self.sweeping.running or self.whole.job is not None
 
     def cancel(self) -> None:
         """Stop the running job within one tile, drop what waits."""

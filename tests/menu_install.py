@@ -91,8 +91,9 @@ def use(viewer):
     tifffile.imwrite(slide, np.full((512, 512, 3), 180, np.uint8), tile=(128, 128),
                      photometric="rgb", metadata=None)
     (shown,) = viewer.open(str(slide), plugin="napari-nucprune")
-    assert shown.rgb and shown.data[0].shape[:2] == (512, 512), shown.data
-    print("tissue and a slide:", tissue.data.shape, type(shown.data).__name__)
+    level = shown.data[0] if shown.multiscale else shown.data
+    assert shown.rgb and level.shape[:2] == (512, 512), level.shape
+    print("tissue and a slide:", tissue.data.shape, type(level).__name__)
     while dock.runner.busy and time.monotonic() < end:
         app.processEvents(); time.sleep(0.02)
     viewer.close()

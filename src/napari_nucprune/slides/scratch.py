@@ -122,8 +122,11 @@ class Scratch:
         return sorted((int(row), int(column)) for row, column in names)
 
     def lacks(self, stage: Stage, core: Core) -> bool:
-        """Whether what a mark of *maps* or *nuclei* says was found is not there."""
-        about = self.about(stage, core)
+        """Whether *maps* or *nuclei* are marked as done, and what they found is not there."""
+        try:
+            about = self.about(stage, core)
+        except (FileNotFoundError, InputError):  # not done
+            return False
         if stage == "maps":
             return bool(about["tissue_px"]) and not self._maps(core).exists()
         return bool(about["nuclei"]) and not self._found(stage, core).exists()

@@ -63,14 +63,17 @@ def _redo_lost(scratch: Scratch, groups: dict[Core, list[Core]]) -> None:
     """Take back the marks of what is gone although others still need it: it would be glass."""
     cores = [core for own in groups.values() for core in own]
     for core in cores:
-        if scratch.is_done("nuclei", core) and scratch.lacks("nuclei", core):
+        if scratch.lacks("nuclei", core):
             scratch.take_back("nuclei", core)
-    left = {core for core in cores if not scratch.is_done("settled", core)}
-    left |= {core for core in cores if not scratch.is_done("nuclei", core)}
+    left = {
+        core
+        for core in cores
+        if not (scratch.is_done("settled", core) and scratch.is_done("nuclei", core))
+    }
     for row, column in cores:
         near = {(r, c) for r in range(row - 1, row + 2) for c in range(column - 1, column + 2)}
         core = row, column
-        if near & left and scratch.is_done("maps", core) and scratch.lacks("maps", core):
+        if near & left and scratch.lacks("maps", core):
             scratch.take_back("maps", core)
 
 

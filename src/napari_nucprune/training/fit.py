@@ -114,14 +114,13 @@ class Fit:
         """
         if not self.state_file.exists():
             return
+        damaged = f"{self.state_file} is damaged; remove it to start this run anew."
         try:
             state = torch.load(self.state_file, map_location=self.device, weights_only=True)
             # A state from before a key was there has that key's default.
             began = {**asdict(Config("", ())), **json.loads(state["config"])}
         except Exception as error:
-            raise InputError(
-                f"{self.state_file} is damaged; remove it to start this run anew."
-            ) from error
+            raise InputError(damaged) from error
         if began != _identity(self.config):
             raise InputError(
                 f"{self.folder} holds a run of another configuration; give an empty folder, "
@@ -135,9 +134,7 @@ class Fit:
                     average.load_state_dict(state["averages"][branch])
             self.step = int(state["step"])
         except Exception as error:
-            raise InputError(
-                f"{self.state_file} is damaged; remove it to start this run anew."
-            ) from error
+            raise InputError(damaged) from error
 
     def save(self) -> None:
         """Write the state so that a kill at any moment leaves the old or the new one."""

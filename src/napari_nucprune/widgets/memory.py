@@ -95,7 +95,7 @@ class Memory(QObject):
 
 def read() -> tuple[settings.Settings, str]:
     """Return what is remembered, and a sentence where it was damaged; see `settings.read`."""
-    section, said = _section()
+    section, said = _section(repair=True)
     if section is None:
         found, also = settings.read()
         return found, said or also
@@ -118,8 +118,11 @@ def write(new: Mapping[str, Any]) -> None:
             setattr(section, name, value)  # napari saves by itself
 
 
-def _section() -> tuple[Any, str]:
-    """Return our part of napari's settings, None where napari has none, and what to tell."""
+def _section(repair: bool = False) -> tuple[Any, str]:
+    """Return our part of napari's settings, None where napari has none, and what to tell.
+
+    ``repair`` looks into its file too, and replaces a damaged one.
+    """
     import napari.settings
 
     get = getattr(napari.settings, "get_plugin_settings", None)
@@ -132,7 +135,7 @@ def _section() -> tuple[Any, str]:
         except AssertionError:  # napari's answer to YAML that is no mapping
             aside = _set_aside(Path(napari.settings.get_settings().config_path))
             found = get(PLUGIN)
-        return getattr(found, SECTION), aside or _repaired(found)
+        return getattr(found, SECTION), aside or (_repaired(found) if repair else "")
     except (KeyError, AttributeError):  # not installed as a plugin
         return None, ""
     except Exception as error:

@@ -8,6 +8,7 @@ from typing import Any
 import napari
 
 from ..errors import InputError, NucpruneError
+from ..slides.image import first_line
 from ..slides.reader import SUFFIXES
 
 SAMPLE = "tissue"
@@ -48,10 +49,9 @@ def open_viewer(image: str | None = None, show: bool = True) -> tuple[napari.Vie
         viewer.close()
         if isinstance(error, NucpruneError):
             raise
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
         raise InputError(
-            f"{image} cannot be opened ({reason.rstrip('.')}); give an image or a slide that the "
-            "viewer can read, or copy the file again."
+            f"{image} cannot be opened ({first_line(error).rstrip('.')}); give an image or a slide "
+            "that the viewer can read, or copy the file again."
         ) from error
     return viewer, dock
 

@@ -2,6 +2,7 @@
 
 #include "nucprune_packed.h"
 
+#include <algorithm>
 #include <cstring>
 
 namespace {
@@ -30,34 +31,46 @@ float of_half(uint32_t rotated) {
     return value;
 }
 
+// Values that are put together before they are put to their places: the compiler does that in vectors.
+constexpr int64_t BLOCK = 512;
+
 template <class Value>
 int64_t place(const uint8_t *distances, int64_t entries, int64_t kept, float *flat, int64_t total,
               const Value &value) {
-    int64_t at = -1, done = 0;
+    float block[BLOCK];
+    int64_t at = -1, done = 0, used = 0, filled = 0;
     for (int64_t i = 0; i < entries; ++i) {
         const int64_t step = distances[i];
         at += step ? step : 255;
         if (at >= total) return NUCPRUNE_PACKED_INVALID;
         if (!step) continue;
-        if (done == kept) return NUCPRUNE_PACKED_INVALID;
-        flat[at] = value(done++);
+        if (used == filled) {
+            if (done == kept) return NUCPRUNE_PACKED_INVALID;
+            filled = std::min(BLOCK, kept - done);
+            for (int64_t j = 0; j < filled; ++j) block[j] = value(done + j);
+            done += filled;
+            used = 0;
+        }
+        flat[at] = block[used++];
     }
-    return done;
+    return done - (filled - used);
 }
 
 }  // namespace
 
-int64_t nucprune_place(const uint8_t *distances, int64_t entries, const uint8_t *low,
-                       const uint8_t *high, int64_t kept, int32_t bytes, float *flat,
-                       int64_t total) {
+int64_t nucprune_place(const uint8_t *distances, int64_t entries, const uint8_t *const *planes,
+                       int64_t kept, int32_t bytes, float *flat, int64_t total) {
     if (entries < 0 || kept < 0 || total < 0) return NUCPRUNE_PACKED_INVALID;
-    if (bytes == 4)
+    if (bytes == 4) {
+        const uint8_t *a = planes[0], *b = planes[1], *c = planes[2], *d = planes[3];
         return place(distances, entries, kept, flat, total, [=](int64_t i) {
-            return of_single(low[i] | uint32_t{low[kept + i]} << 8 | uint32_t{high[i]} << 16 |
-                             uint32_t{high[kept + i]} << 24);
+            return of_single(a[i] | uint32_t{b[i]} << 8 | uint32_t{c[i]} << 16 | uint32_t{d[i]} << 24);
         });
-    if (bytes == 2)
+    }
+    if (bytes == 2) {
+        const uint8_t *a = planes[0], *b = planes[1];
         return place(distances, entries, kept, flat, total,
-                     [=](int64_t i) { return of_half(low[i] | uint32_t{high[i]} << 8); });
+                     [=](int64_t i) { return of_half(a[i] | uint32_t{b[i]} << 8); });
+    }
     return NUCPRUNE_PACKED_INVALID;
 }

@@ -18,7 +18,7 @@ void expect(bool right, const char *what) {
 }
 
 struct Streams {
-    std::vector<uint8_t> distances, low, high;
+    std::vector<uint8_t> distances, planes[4];
     int64_t kept = 0;
 };
 
@@ -39,14 +39,15 @@ Streams coded(const std::vector<float> &flat) {
     out.kept = static_cast<int64_t>(bits.size());
     for (int plane = 0; plane < 4; ++plane)
         for (uint32_t own : bits)
-            (plane < 2 ? out.low : out.high).push_back(static_cast<uint8_t>(own >> (8 * plane)));
+            out.planes[plane].push_back(static_cast<uint8_t>(own >> (8 * plane)));
     return out;
 }
 
 int64_t put(const Streams &s, std::vector<float> &flat, int64_t kept, int32_t bytes = 4) {
-    return nucprune_place(s.distances.data(), static_cast<int64_t>(s.distances.size()),
-                          s.low.data(), s.high.data(), kept, bytes, flat.data(),
-                          static_cast<int64_t>(flat.size()));
+    const uint8_t *planes[4];
+    for (int i = 0; i < 4; ++i) planes[i] = s.planes[i].data();
+    return nucprune_place(s.distances.data(), static_cast<int64_t>(s.distances.size()), planes,
+                          kept, bytes, flat.data(), static_cast<int64_t>(flat.size()));
 }
 
 }  // namespace

@@ -15,8 +15,12 @@ from .architecture import expected_shapes, widths_of
 Weights = Mapping[str, NDArray[np.float32]]
 
 
-def branches(tensors: Mapping[str, NDArray[Any]], file: str) -> dict[Branch, Weights]:
+def branches(
+    tensors: Mapping[str, NDArray[Any]], file: str, are_finite: bool = False
+) -> dict[Branch, Weights]:
     """Check the arrays of both branches, named ``semantic.encoder.0.conv1.weight`` and so on.
+
+    ``are_finite`` says that their numbers have been looked at.
 
     Raises
     ------
@@ -36,14 +40,14 @@ def branches(tensors: Mapping[str, NDArray[Any]], file: str) -> dict[Branch, Wei
                 f"{next(iter(tensors), 'missing')!r}); expected both branches with names like "
                 f"'{branch}.encoder.0.conv1.weight'."
             )
-        weights[branch] = _checked(own, branch, file)
+        weights[branch] = _checked(own, branch, file, are_finite)
     extra = len(tensors) - sum(len(w) for w in weights.values())
     if extra:
         raise InputError(f"{file} holds {extra} tensors of no branch; expected only two branches.")
     return weights
 
 
-def _checked(own: dict[str, NDArray[Any]], branch: Branch, file: str) -> Weights:
+def _checked(own: dict[str, NDArray[Any]], branch: Branch, file: str, are_finite: bool) -> Weights:
     widths = widths_of(own)
     if not 2 <= len(widths) <= 8 or min(widths) < 1:
         raise InputError(f"{file}: the {branch} branch is not a U-Net of 2 to 8 levels.")
@@ -60,7 +64,7 @@ def _checked(own: dict[str, NDArray[Any]], branch: Branch, file: str) -> Weights
         if own[name].dtype.kind != "f":
             raise InputError(f"{file}: {branch}.{name} is {own[name].dtype}; expected floats.")
         array = own[name].astype(np.float32, copy=False)
-        if not np.isfinite(array).all():
+        if not are_finite and not np.isfinite(array).all():
             raise InputError(
                 f"{file}: {branch}.{name} holds values that are not finite (NaN or infinite); "
                 "the training has diverged or the file is damaged."

@@ -96,18 +96,21 @@ def decode(
     ------
     Damaged
         Where bytes and numbers do not fit, the distances run over the end, or lead to another
-        number of values.
+        number of values, or a value is not finite.
     """
     (distances, values), (entries, kept) = streams, counts
     planes = dtype.itemsize // 2
     raw = kept * planes
     if len(values) < raw:
         raise Damaged(f"too few bytes for {kept:,} weights")
-    high = _decoded(values[raw:].tobytes(), kept, planes)
-    steps = _decoded(distances.tobytes(), entries, 1)
-    found = (_placed if native.is_available() else _placed_plainly)(
-        total, np.ascontiguousarray(values[:raw]), high, steps, dtype
-    )
+    low = list(np.ascontiguousarray(values[:raw]).reshape(planes, kept))
+    high = _decoded(values[raw:].data, kept, planes)
+    # The highest bits are the exponent, the last one of which is kept for what is not finite.
+    if high[-1].max(initial=0) >= (0xFF if dtype.itemsize == 4 else 0xF8):
+        raise Damaged("a weight is not finite")
+    (steps,) = _decoded(distances.data, entries, 1)
+    place = _placed if native.is_available() else _placed_plainly
+    found = place(total, [*low, *high], steps, dtype)
     if found is None:
         raise Damaged(f"its gaps do not lead to {kept:,} of {total:,} weights")
     return found
@@ -115,33 +118,30 @@ def decode(
 
 def _placed(
     total: int,
-    low: NDArray[np.uint8],
-    high: NDArray[np.uint8],
+    planes: list[NDArray[np.uint8]],
     distances: NDArray[np.uint8],
     dtype: np.dtype[Any],
 ) -> NDArray[np.float32] | None:
     """Return the vector; None where the distances do not lead to the values' places."""
     put = native.library().nucprune_place
     array, size = ctypes.c_void_p, ctypes.c_int64
-    put.argtypes = [array, size, array, array, size, ctypes.c_int32, array, size]
+    put.argtypes = [array, size, array, size, ctypes.c_int32, array, size]
     put.restype = size
-    kept = 2 * len(low) // dtype.itemsize
+    kept = len(planes[0])
     flat = np.zeros(total, np.float32)
-    given = distances.ctypes.data, len(distances), low.ctypes.data, high.ctypes.data
-    return flat if put(*given, kept, dtype.itemsize, flat.ctypes.data, total) == kept else None
+    starts = (array * len(planes))(*(plane.ctypes.data for plane in planes))
+    given = distances.ctypes.data, len(distances), starts, kept, len(planes)
+    return flat if put(*given, flat.ctypes.data, total) == kept else None
 
 
 def _placed_plainly(
     total: int,
-    low: NDArray[np.uint8],
-    high: NDArray[np.uint8],
+    planes: list[NDArray[np.uint8]],
     distances: NDArray[np.uint8],
     dtype: np.dtype[Any],
 ) -> NDArray[np.float32] | None:
     """Do as `_placed` does, without the native library."""
-    half = dtype.itemsize // 2
-    kept = len(low) // half
-    planes = [*low.reshape(half, kept), *high.reshape(half, kept)]
+    kept = len(planes[0])
     # A running sum of distances counts from 1.
     flat = np.zeros(total + 1, np.float32)
     values = np.empty((CHUNK, dtype.itemsize), np.uint8)
@@ -173,19 +173,20 @@ def _coded(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.frombuffer(zstd.compress(data.tobytes(), options=OPTIONS), np.uint8)
 
 
-def _decoded(stream: bytes, size: int, frames: int) -> NDArray[np.uint8]:
-    """Return what so many frames of ``size`` bytes each hold, one after the other."""
+def _decoded(stream: memoryview, size: int, frames: int) -> list[NDArray[np.uint8]]:
+    """Return what so many frames of ``size`` bytes each hold."""
     parts = []
     for _ in range(frames):
         decoder = zstd.ZstdDecompressor(options=WINDOW)
         try:
+            frame = zstd.get_frame_size(stream)
             # One more than there may be: where a frame goes on, it shows, and unpacks no further.
-            parts.append(decoder.decompress(stream, size + 1))
+            parts.append(decoder.decompress(stream[:frame], size + 1))
         except zstd.ZstdError as error:
             raise Damaged("a zstd frame is not whole") from error
         if len(parts[-1]) != size or not decoder.eof:
             raise Damaged(f"a zstd frame does not hold {size:,} bytes")
-        stream = decoder.unused_data
+        stream = stream[frame:]
     if stream:
         raise Damaged("bytes follow its last zstd frame")
-    return np.frombuffer(b"".join(parts), np.uint8)
+    return [np.frombuffer(part, np.uint8) for part in parts]

@@ -49,7 +49,7 @@ def read_tensors(path: str | Path) -> dict[str, NDArray[np.float32]]:
         return {k: a.transpose(3, 2, 0, 1) if a.ndim == 4 else a for k, a in found.items()}
     if suffix == ".safetensors":
         # The format lists tensors by name: the numbers in the names are the only order.
-        tensors, _ = read_safetensors(path)
+        tensors = read_safetensors(path)[0]
         return {k: tensors[k] for k in sorted(tensors, key=hdf5.natural)}
     if suffix in SUFFIXES:
         state = torch_state(path)

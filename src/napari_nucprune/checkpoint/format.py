@@ -110,9 +110,9 @@ def load(path: str | Path, mpp: float | None = None) -> Checkpoint:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path} is not a file; give a checkpoint ({', '.join(SUFFIXES)}).")
-    suffix = path.suffix.lower()
+    suffix, packed = path.suffix.lower(), False
     if suffix == ".safetensors":
-        tensors, metadata = read_safetensors(path)
+        tensors, metadata, packed = read_safetensors(path)
     elif suffix in SUFFIXES:
         tensors, metadata = plain_arrays(torch_state(path), path), None
     else:
@@ -121,7 +121,7 @@ def load(path: str | Path, mpp: float | None = None) -> Checkpoint:
         from .foreign import one_branch
 
         raise InputError(one_branch(path))
-    weights = branches(tensors, path.name)
+    weights = branches(tensors, path.name, are_finite=packed)
     if metadata is None:
         metadata = {"mpp": mpp or 0.25, "provenance": {"mpp_assumed": mpp is None}}
     return from_metadata(weights, metadata, path, mpp)
@@ -222,8 +222,10 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
     return {"format": FORMAT, "version": VERSION, "nucprune": json.dumps(about)}
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None]:
-    """Read a safetensors file's arrays by name, and our metadata where it has such.
+def read_safetensors(
+    path: Path,
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any] | None, bool]:
+    """Read a safetensors file's arrays by name, our metadata if any, and whether it was packed.
 
     Raises
     ------
@@ -250,7 +252,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any
             "it may be cut off: copy or download it again."
         ) from error
     if header.get("format", FORMAT) != FORMAT or "nucprune" not in header:
-        return tensors, None
+        return tensors, None, False
     packed = header.get("packed")
     if header.get("version") != (VERSION if packed is None else PACKED_VERSION):
         raise InputError(
@@ -259,4 +261,4 @@ def read_safetensors(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, Any
         )
     if packed is not None:
         tensors = unpack(tensors, packed, path.name)
-    return tensors, parse(header["nucprune"], path)
+    return tensors, parse(header["nucprune"], path), packed is not None

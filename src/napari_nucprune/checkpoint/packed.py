@@ -91,7 +91,7 @@ def unpack(
 ) -> dict[str, NDArray[np.float32]]:
     """Return dense tensors by ``branch.name`` from the tensors and header of a packed file.
 
-    Trusts nothing: memory stays within what `MOST` allows.
+    Trusts nothing: memory stays within what `MOST` allows, and all are finite.
 
     Parameters
     ----------
@@ -117,6 +117,8 @@ def unpack(
         if tensor.dtype != kind or tensor.ndim != 1:
             found = f"{tensor.dtype} with {tensor.ndim} axes"
             raise _damaged(file, f"{name} is {found}, expected {kind} with one")
+        if kind.kind == "f" and not np.isfinite(tensor).all():
+            raise _damaged(file, f"{name} holds what is not finite")
     dtype: np.dtype[Any] = about["dtype"]
     result: dict[str, NDArray[np.float32]] = {}
     try:

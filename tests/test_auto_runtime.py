@@ -110,10 +110,14 @@ def test_speeds_are_measured_once_and_kept(checkpoint, settings, monkeypatch):
     (stored,) = json.loads(settings.read_text()).values()
     assert set(stored) == {"torch", "fixed", "per_mac"}
     assert stored["torch"] > 0
-    # Another architecture is another line.
-    AutoRuntime("cpu").load(make_checkpoint(TINY))
+    # So is another computer that shares the settings, and another architecture.
+    with monkeypatch.context() as other:
+        other.setattr(speed, "processor", lambda: "another")
+        AutoRuntime("cpu").load(checkpoint)
     assert len(calls) == 2
-    assert len(json.loads(settings.read_text())) == 2
+    AutoRuntime("cpu").load(make_checkpoint(TINY))
+    assert len(calls) == 3
+    assert len(json.loads(settings.read_text())) == 3
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": 1}', "\0\xff"])

@@ -1,5 +1,6 @@
 """Recovered weights in memory: packing, what is remembered, and the session that runs them."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Ranking, apply
 from napari_nucprune.recovered import Recoveries
 from napari_nucprune.runtime import torch_runtime
+from napari_nucprune.runtime.auto import AutoRuntime
 from napari_nucprune.samples import calibration_crops
 from napari_nucprune.slides import crops
 from napari_nucprune.slides.source import Source
@@ -335,3 +337,34 @@ def test_a_refusal_is_an_input_error_each_time(checkpoint):
     for _ in range(2):
         with pytest.raises(InputError, match="glass"):
             kept.make(eight, masks(eight))
+
+
+def test_the_dense_network_is_timed_warm(checkpoint, monkeypatch):
+    """What all is compared with is not a runtime's slow first run on a size."""
+    session, fields = Session(checkpoint, "cpu"), []
+    real = AutoRuntime.run
+
+    def run(self, field, *rest):
+        fields.append(field.rgb.shape)
+        if len(fields) == 1:
+            time.sleep(0.5)
+        return real(self, field, *rest)
+
+    monkeypatch.setattr(AutoRuntime, "run", run)
+    dense = session.dense_job(job(1))
+    assert session.run(dense).network_seconds < 0.5
+    assert len(fields) == 2
+    session.run(dense)
+    assert len(fields) == 3
+    session.run(job(4, recovery="off"))
+    assert len(fields) == 4
+    # Where it is cancelled then, the first time stands, and so do the maps.
+    asked = []
+    wider = session.dense_job(job(1, source=Source([noise(0, 64, 96)], name="wider"), key="wider"))
+
+    def stop():
+        asked.append(len(fields))
+        return asked[-1] > 5
+
+    assert session.run(wider, should_stop=stop).maps.semantic.shape == (64, 96)
+    assert len(fields) == 6

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from typing import TYPE_CHECKING
 
 from ..checkpoint.architecture import widths_of
@@ -125,7 +124,7 @@ class AutoRuntime:
         names = [rival.name for rival in rivals]
         widths = [widths_of(checkpoint.weights[branch]) for branch in BRANCHES]
         key = (
-            f"dense, {platform.machine()}, {self._onnx.threads} threads, "
+            f"dense, {speed.processor()}, {self._onnx.threads} threads, "
             f"torch {torch.__version__}, onnxruntime {self._onnx.version}, {widths}"
         )
         seconds = self._dense.get(key) or speed.remembered_dense(key, names)
@@ -140,8 +139,8 @@ class AutoRuntime:
 
         widths = [widths_of(checkpoint.weights[branch]) for branch in BRANCHES]
         key = (
-            f"{sparse.isa}, {sparse.threads} + {torch.get_num_threads()} threads, "
-            f"torch {torch.__version__}, {widths}"
+            f"{speed.processor()}, {sparse.isa}, {sparse.threads} + {torch.get_num_threads()} "
+            f"threads, torch {torch.__version__}, {widths}"
         )
         if key not in self._speeds:
             found = speed.remembered(key)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
@@ -23,6 +23,7 @@ from .tiling import Window
 
 #: Seconds between two looks at ``should_stop``.
 LOOK = 0.02
+WHAT = "Sparse network, percent done:"
 DEEPEST = 8
 Shape = tuple[int, int, int, int]
 
@@ -174,9 +175,13 @@ class SparseRuntime:
         parallel = min(self.threads, len(BRANCHES))
         with ThreadPoolExecutor(parallel, thread_name_prefix="nucprune-sparse") as pool:
             for done, window in enumerate(cuts):
-                progress("Processing tiles", done, len(cuts))
-                self._run_window(pool, rgb, window, maps, should_stop)
-        progress("Processing tiles", len(cuts), len(cuts))
+
+                def inside(part: float, done: int = done) -> None:
+                    progress(WHAT, int(100 * (done + part) / len(cuts)), 100)
+
+                inside(0)
+                self._run_window(pool, rgb, window, maps, inside, should_stop)
+        progress(WHAT, 100, 100)
         return Maps(maps["semantic"], maps["distance"], field.mpp)
 
     def _run_window(
@@ -185,14 +190,15 @@ class SparseRuntime:
         rgb: NDArray[np.uint8],
         window: Window,
         maps: dict[Branch, NDArray[np.float32]],
+        progress: Callable[[float], None],
         should_stop: ShouldStop,
     ) -> None:
-        cancel = ctypes.c_int32(0)
+        cancel, parts = ctypes.c_int32(0), [ctypes.c_int32(0) for _ in BRANCHES]
 
         def one(index: int) -> None:
             branch = BRANCHES[index]
             threads = max(1, (self.threads + 1 - index) // 2)
-            out = self.net(branch, threads).run(rgb[window.outer], threads, cancel)
+            out = self.net(branch, threads).run(rgb[window.outer], threads, cancel, parts[index])
             if out is not None:
                 core = out[window.inner]
                 maps[branch][window.core] = sigmoid(core) if branch == "semantic" else core
@@ -208,6 +214,8 @@ class SparseRuntime:
                     future.result()
                 if pending and should_stop():
                     raise Cancelled("Cancelled.")
+                if pending:
+                    progress(sum(part.value for part in parts) / (1000 * len(parts)))
         finally:
             if pending:  # the branches still write into what the caller is about to drop
                 cancel.value = 1

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,16 @@ def _thinned(checkpoint: Checkpoint) -> Masks:
                 mask.reshape(-1)[::THINNED] = True
                 masks[branch][layer.name] = mask
     return masks
+
+
+@cache
+def processor() -> str:
+    """Return what the system calls the processor: settings may be shared between computers."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def settings_file() -> Path:

@@ -13,6 +13,7 @@ import ctypes
 import json
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from napari_nucprune.checkpoint.bundled import open_checkpoint
 from napari_nucprune.cli import main as nucprune
 from napari_nucprune.cli import parser
 from napari_nucprune.commands.bench import image, matrix
-from napari_nucprune.doors import Pruning
+from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.pruning.strategy import Ranking
 from napari_nucprune.runtime.sparse_runtime import SparseRuntime
 from napari_nucprune.runtime.versus import Matrix, reference
@@ -62,6 +63,31 @@ def layer_table(asked: Matrix) -> None:
                 f"| {layer.name} | {kept:,} | {spent / 1e3:.0f} | {2 * work / spent:.1f} | "
                 f"{work / roof / 1e3:.0f} | {moved / rate / 1e3:.0f} |"
             )
+
+
+def build_table(asked: Matrix) -> None:
+    """Milliseconds from a pruning to masks, and from masks to runnable networks, all threads."""
+    ranking, runtime = Ranking(open_checkpoint()), SparseRuntime()
+    for strategy in asked.strategies:  # sorted once a checkpoint
+        ranking.masks(Pruning(strategy, 2, 2))
+    print("| strategy, CR | masks, ms | networks, ms |\n|---|---|---|")
+    shares = max(1, runtime.threads // len(BRANCHES))
+    cases = [(s, cr) for s in asked.strategies for cr in asked.crs]
+    spent: dict[tuple[str, float], list[tuple[float, float]]] = {case: [] for case in cases}
+    with ThreadPoolExecutor(len(BRANCHES)) as pool:
+        for _ in range(asked.runs + 1):
+            for case in cases:
+                times = [time.perf_counter()]
+                masks = ranking.masks(Pruning(case[0], case[1], case[1]))
+                times.append(time.perf_counter())
+                runtime.load(ranking.checkpoint, masks)
+                list(pool.map(lambda branch: runtime.net(branch, shares), BRANCHES))
+                times.append(time.perf_counter())
+                spent[case].append((times[1] - times[0], times[2] - times[1]))
+    for case, found in spent.items():
+        low, middle, high = 1e3 * np.percentile(found[1:], (10, 50, 90), axis=0)
+        columns = [f"{b:.1f} ({a:.1f}-{c:.1f})" for a, b, c in zip(low, middle, high, strict=True)]
+        print(f"| {case[0]} CR {case[1]:g} | {' | '.join(columns)} |")
 
 
 def read_rate(size: int, runs: int = 400) -> float:
@@ -133,11 +159,15 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     own.add_argument("--layers", action="store_true", help="only a table of layers")
+    own.add_argument("--build", action="store_true", help="only masks and what is built from them")
     own.add_argument("--figure", type=Path, metavar="FILE", help="draw the rows of --from")
     own.add_argument("--from", dest="rows", type=Path, metavar="JSON")
     asked, rest = own.parse_known_args()
     if asked.layers:
         layer_table(matrix(parser().parse_args(["bench", *rest])))
+        return 0
+    if asked.build:
+        build_table(matrix(parser().parse_args(["bench", *rest])))
         return 0
     if asked.figure:
         figure(json.loads(asked.rows.read_text(encoding="utf-8"))["rows"], asked.figure)

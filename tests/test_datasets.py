@@ -6,6 +6,7 @@ from PIL import Image
 from scipy import ndimage
 
 from helpers import is_one_line, noise
+from napari_nucprune.cli import main
 from napari_nucprune.datasets.base import Annotated, read_labels
 from napari_nucprune.datasets.monuseg import labels_from_xml
 from napari_nucprune.datasets.registry import LAYOUTS, open_folder
@@ -195,6 +196,22 @@ def test_tnbc_touching_corners_are_two_nuclei(tmp_path):
         wanted, count = ndimage.label(truth, FOUR)
         assert count == 3
         np.testing.assert_array_equal(item.labels, wanted)
+
+
+def test_some_patients_alone(tmp_path, capsys):
+    tnbc_folder(tmp_path, ("01", "02", "03"))
+    folder = open_folder(tmp_path, "tnbc")
+    some = folder.of_patients(["03", "01"])
+    assert [item.patient for item in some] == ["01", "03"]
+    assert len(folder) == 3
+    asked = ["evaluate", str(tmp_path), "--layout", "tnbc", "--patients"]
+    assert main([*asked, "02, 09"]) == 2
+    said = capsys.readouterr().err
+    assert is_one_line(said.strip())
+    assert "'09'" in said
+    assert "01, 02, 03" in said
+    assert main([*asked, "02"]) == 0
+    assert capsys.readouterr().out.startswith("1 images of tnbc")
 
 
 def test_tnbc_without_a_ground_truth(tmp_path):

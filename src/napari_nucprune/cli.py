@@ -161,6 +161,9 @@ def _layout(sub: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE,...",
         help="of the layout: annotator=biologist-2 (cryonuseg), offset=0 (vertices as they stand)",
     )
+    sub.add_argument(
+        "--patients", metavar="P,...", help="only images of these, for a held-out set of a folder"
+    )
     sub.add_argument("--mpp", type=float, metavar="X", help="um a pixel of the images")
 
 

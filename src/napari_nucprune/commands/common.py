@@ -189,12 +189,12 @@ def about_run(network: Network, runtime: Runtime) -> dict[str, Any]:
 
 
 def open_annotated(options: argparse.Namespace) -> Folder:
-    """Find the annotated images of ``FOLDER --layout L --options KEY=VALUE,...``.
+    """Find the annotated images of ``FOLDER --layout L --options KEY=VALUE,... --patients P,...``.
 
     Raises
     ------
     InputError
-        As `open_folder` does, or where an option is no ``KEY=VALUE``.
+        As `open_folder` and `Folder.of_patients` do, or where an option is no ``KEY=VALUE``.
     """
     from ..datasets.registry import open_folder
 
@@ -210,7 +210,10 @@ def open_annotated(options: argparse.Namespace) -> Folder:
                 given[key] = float(value)
             except ValueError:
                 given[key] = value
-    return open_folder(options.folder, options.layout, **given)
+    folder = open_folder(options.folder, options.layout, **given)
+    if options.patients is None:
+        return folder
+    return folder.of_patients([p.strip() for p in options.patients.split(",") if p.strip()])
 
 
 def open_asked(options: argparse.Namespace) -> Checkpoint:

@@ -48,6 +48,7 @@ def evaluate(options: argparse.Namespace) -> None:
         "folder": str(options.folder),
         "layout": options.layout,
         "options": options.options,
+        "patients": options.patients,
         "mpp_assumed": assumed,
     }
     if options.json:

@@ -45,6 +45,7 @@ def sweep(options: argparse.Namespace) -> None:
         "folder": str(options.folder),
         "layout": options.layout,
         "options": options.options,
+        "patients": options.patients,
         "strategies": strategies,
         "keep": keep,
         "recover": options.recover,

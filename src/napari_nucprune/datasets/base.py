@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +87,22 @@ class Folder:
     def __iter__(self) -> Iterator[Annotated]:
         for entry in self.entries:
             yield entry.read()
+
+    def of_patients(self, patients: Sequence[str]) -> Folder:
+        """Return the images of some patients alone.
+
+        Raises
+        ------
+        InputError
+            Where it has no image of one of them.
+        """
+        known = sorted({entry.patient for entry in self.entries})
+        if unknown := [patient for patient in patients if patient not in known]:
+            raise InputError(
+                f"{self.path} holds no image of the patient {unknown[0]!r}; "
+                f"its patients are {', '.join(known)}."
+            )
+        return Folder(self.layout, self.path, [e for e in self.entries if e.patient in patients])
 
 
 def is_outline(vertices: NDArray[np.float64]) -> bool:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from ..pruning.strategy import STRATEGIES
 
 STARTS = ("recovered", "one-shot")
+PRECISIONS = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,9 @@ class Config:
     ema
         Part of the weights' running mean that stays from one step to the next, 0 for none; the
         mean is what the training gives.
+    precision
+        What the forward pass computes in: ``float32``, ``bfloat16`` (autocast), or ``auto``, the
+        faster of the two where the run starts. Weights, losses and steps are float32 always.
     prune
         How it prunes; None trains a dense network.
     """
@@ -120,6 +124,7 @@ class Config:
     branches: tuple[Branch, ...] = BRANCHES
     border: float = 0.0
     ema: float = 0.0
+    precision: str = "auto"
     prune: Prune | None = None
 
 
@@ -211,6 +216,7 @@ def _check(config: Config, path: Path) -> None:
         (_some_branches(config.branches), "branches", f"one or both of {list(BRANCHES)}"),
         (_number(config.border, 0), "border", "a number of at least 0"),
         (_number(config.ema, 0, 0.999999), "ema", "a number from 0 to below 1"),
+        (config.precision in PRECISIONS, "precision", f"one of {list(PRECISIONS)}"),
         (config.prune is None or isinstance(config.prune, Prune), "prune", "a table [prune]"),
     ):
         if not ok:

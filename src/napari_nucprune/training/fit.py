@@ -26,6 +26,7 @@ from ..files import replacing
 from .augment import Prepared
 from .config import Config
 from .mixture import batch_of
+from .precision import faster
 
 
 def semantic_loss(logits: Tensor, inside: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -73,6 +74,8 @@ class Fit:
         self.averages = {b: self._averaged(net) for b, net in self.nets.items()}
         self.step = 0
         self.losses: dict[str, float] = {}
+        #: What the forward pass computes in; None until it is known (`run`, `resume`).
+        self.precision: str | None = None if config.precision == "auto" else config.precision
 
     def _averaged(self, net: UNet) -> AveragedModel | None:
         """Return the running mean of a network's weights, None where none is kept."""
@@ -133,6 +136,8 @@ class Fit:
                 if (average := self.averages[branch]) is not None:
                     average.load_state_dict(state["averages"][branch])
             self.step = int(state["step"])
+            # A run goes on as it began, whatever this computer would choose.
+            self.precision = str(state.get("precision", "float32"))
         except Exception as error:
             raise InputError(damaged) from error
 
@@ -141,6 +146,7 @@ class Fit:
         state = {
             "config": json.dumps(_identity(self.config), sort_keys=True),
             "step": self.step,
+            "precision": self.precision,
             "nets": {b: n.state_dict() for b, n in self.nets.items()},
             "optimisers": {b: o.state_dict() for b, o in self.optimisers.items()},
             "averages": {b: a.state_dict() for b, a in self.averages.items() if a is not None},
@@ -159,7 +165,9 @@ class Fit:
             for group in optimiser.param_groups:
                 group["lr"] = learning_rate(self.config, self.step)
             optimiser.zero_grad(set_to_none=True)
-            loss = self.loss(branch, rgb, net(rgb), targets)
+            with self.autocast():
+                out = net(rgb)
+            loss = self.loss(branch, rgb, out.float(), targets)
             loss.backward()
             optimiser.step()
             self.after_step(branch)
@@ -167,6 +175,11 @@ class Fit:
                 average.update_parameters(net)
             self.losses[branch] = float(loss.detach())
         self.step += 1
+
+    def autocast(self) -> torch.autocast:
+        """Return the context in which the networks run."""
+        enabled = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def loss(self, branch: Branch, rgb: Tensor, out: Tensor, targets: Tensor) -> Tensor:
         """Return what a branch's step lowers: ``out`` (N, 1, H, W), ``targets`` (N, 2-3, H, W)."""
@@ -197,6 +210,9 @@ class Fit:
         """
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
+        if self.precision is None:
+            self.precision = faster(self.config, self.device)
+        progress(f"computing in {self.precision}", self.step, self.config.steps)
         for net in self.nets.values():
             net.train()
         started, first = time.monotonic(), self.step

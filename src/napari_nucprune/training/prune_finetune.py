@@ -121,8 +121,9 @@ class FineTune(Fit):
         loss = super().loss(branch, rgb, out, targets)
         if not share:
             return loss
-        with torch.no_grad():
+        with torch.no_grad(), self.autocast():
             said = self.teachers[branch](rgb)
+        said = said.float()
         if branch == "semantic":
             taught = F.binary_cross_entropy_with_logits(out, torch.sigmoid(said))
         else:

@@ -39,10 +39,12 @@ void zero_row(const View &view, int64_t y, int64_t first) {
     std::memset(view.at(y, first), 0, static_cast<size_t>(view.row));
 }
 
+Source from(const View &view, int64_t y, int64_t j) { return {view.at(y, j), view.row}; }
+
 // Rows [y0, y1) of a plane, as far as they exist.
-Ahead ahead_of(const View &plane, int32_t y0, int32_t y1, int32_t height) {
+Ahead ahead_of(const View &plane, int32_t y0, int32_t y1, int32_t height, int32_t reach) {
     y1 = std::min(y1, height);
-    return y0 < y1 ? Ahead{plane.at(y0, -2), (y1 - y0) * plane.row} : Ahead{nullptr, 0};
+    return y0 < y1 ? Ahead{plane.at(y0, -reach), (y1 - y0) * plane.row} : Ahead{nullptr, 0};
 }
 
 }  // namespace
@@ -54,6 +56,7 @@ struct Workspace::Strip {
     int32_t y0, y1;          // rows of the result
     int32_t m0, m1, s0, s1;  // rows of middle and source that are new
     bool whole;              // the row is not cut in x
+    int64_t middle_top, source_top;  // first rows in the strips
     View source, middle, last;
 };
 
@@ -65,8 +68,10 @@ bool Workspace::run(const Tile &tile) {
     if (tile.progress) __atomic_store_n(tile.progress, 0, __ATOMIC_RELAXED);
     for (const Pass &pass : passes_) {
         const Level &level = levels_[pass.level];
-        if (pass.down && pass.level > 0)
-            for (int32_t y : {-1, level.height}) zero_row(level.input, y, -2);
+        // The rows beyond the top and the bottom are padding.
+        if (pass.up >= 0 || (pass.down && pass.level > 0))
+            for (int32_t y : {-1, level.height})
+                zero_row(pass.up < 0 ? level.input : level.skip, y, -level.reach);
         parallel(pass.bands, threads_, [&](int32_t band) { run_band(pass, band, tile); });
         if (cancelled(tile)) return false;
     }
@@ -102,19 +107,24 @@ void Workspace::run_band(const Pass &pass, int32_t band, const Tile &tile) {
             strip.m1 = strip.y1 + 1;
             strip.s0 = start ? y - 2 : y + 2;
             strip.s1 = strip.m1 + 1;
-            // The last two rows of the strip before are the first two of this one.
-            auto carry = [&](View &view, const View &strip_view, int64_t row, int64_t first) {
+            // The last two rows of the strip before are the first two of this one; where there is
+            // no room for more below them, they move up.
+            auto carry = [&](View &view, const View &strip_view, int64_t &top_row, int64_t room,
+                             int64_t row, int64_t first) {
+                if (!start && row + pass.rows + 2 - top_row <= room) return;
                 const View next = place(strip_view, row, first);
                 if (!start)
                     std::memmove(next.at(row, first), view.at(row, first),
                                  static_cast<size_t>(2 * view.row));
                 view = next;
+                top_row = row;
             };
-            carry(strip.middle, pass.middle, y - 1, j0 - 1);
+            carry(strip.middle, pass.middle, strip.middle_top, pass.kept, y - 1, j0 - 1);
             if (direct)
                 strip.source = level.input;
             else
-                carry(strip.source, pass.source, start ? y - 2 : y, j0 - 2);
+                carry(strip.source, pass.source, strip.source_top, pass.kept + 2,
+                      start ? y - 2 : y, j0 - level.reach);
             if (pass.head >= 0) strip.last = place(pass.last, y, j0);
             if (pass.up >= 0)
                 fill_up(pass, strip, tile);
@@ -135,24 +145,35 @@ void Workspace::run_band(const Pass &pass, int32_t band, const Tile &tile) {
     }
 }
 
-void Workspace::conv(const Stream &stream, const View &in, const View &out, int64_t in_y,
-                     int64_t in_j, int64_t out_y, int64_t out_j, int32_t rows, int32_t vectors,
-                     const char *mask, bool relu, const Ahead &ahead, const Tile &tile) {
+void Workspace::conv(const Stream &stream, const Source &in, const Source &skip, const View &out,
+                     int64_t y, int64_t j, int32_t rows, int32_t vectors, const char *mask,
+                     bool relu, std::initializer_list<Ahead> ahead, const Tile &tile,
+                     const View *pooled) {
     ConvTask task{};
     task.groups = stream.groups();
     task.group_count = stream.group_count();
     task.rows = rows;
     task.vectors = vectors;
-    task.in = in.at(in_y, in_j);
-    task.in_row = in.row;
-    task.out = out.at(out_y, out_j);
+    task.in[0] = in;
+    task.in[1] = skip;
+    task.out = out.at(y, j);
     task.out_row = out.row;
     task.out_vector = out.vector;
+    if (pooled) {
+        task.pooled = pooled->at(y / 2, j / 2);
+        task.pooled_row = pooled->row;
+    }
     task.mask = mask;
     task.low = relu ? 0.0f : -std::numeric_limits<float>::infinity();
-    task.ahead = ahead;
+    std::copy(ahead.begin(), ahead.end(), task.ahead);
     task.stop = tile.cancel;
     kernels_.conv(task);
+}
+
+void Workspace::wrap(const View &view, int32_t channels, int32_t y0, int32_t y1, int32_t vectors,
+                     int32_t reach, int32_t begin, int32_t end) {
+    kernels_.wrap({view.at(y0, 0), view.row, view.channel, y1 - y0, channels, vectors, reach,
+                   begin, end});
 }
 
 // The image's own pixels.
@@ -162,14 +183,14 @@ void Workspace::fill(const Pass &pass, const Strip &strip, const Tile &tile) {
     for (int32_t y = strip.s0; y < strip.s1; ++y) {
         const View &view = strip.source;
         if (y < 0 || y >= level.height) {
-            zero_row(view, y, strip.j0 - 2);
+            zero_row(view, y, strip.j0 - level.reach);
             continue;
         }
-        float *to = reinterpret_cast<float *>(view.at(y, strip.j0 - 2));
+        float *to = reinterpret_cast<float *>(view.at(y, strip.j0 - level.reach));
         const int64_t channel = view.channel / 4, at = y * tile.rgb_stride;
         auto pack = [&](auto *rgb) {
-            pack_rgb(rgb + at, level.width, level.vectors, kernels_.lanes, strip.j0 - 2,
-                     strip.j1 + 2, to, channel);
+            pack_rgb(rgb + at, level.width, level.vectors, kernels_.lanes, strip.j0 - level.reach,
+                     strip.j1 + level.reach, to, channel);
         };
         if (tile.is_float)
             pack(static_cast<const float *>(tile.rgb));
@@ -178,13 +199,13 @@ void Workspace::fill(const Pass &pass, const Strip &strip, const Tile &tile) {
     }
 }
 
-// The level below, up-sampled, and beside it the skip.
+// The level below, up-sampled.
 void Workspace::fill_up(const Pass &pass, const Strip &strip, const Tile &tile) {
     const Timer timer(tile.layer_ns, pass.up);
     const Level &level = levels_[pass.level], &below = levels_[pass.level + 1];
     const View &view = strip.source;
     for (int32_t y = strip.s0; y < strip.s1; ++y)
-        if (y < 0 || y >= level.height) zero_row(view, y, strip.j0 - 2);
+        if (y < 0 || y >= level.height) zero_row(view, y, strip.j0 - level.reach);
     const int32_t y0 = std::max(strip.s0, 0), y1 = std::min(strip.s1, level.height);
     if (y0 >= y1) return;
     const int32_t first = strip.whole ? 0 : strip.j0 / 2 - 1;
@@ -195,23 +216,11 @@ void Workspace::fill_up(const Pass &pass, const Strip &strip, const Tile &tile) 
     for (int32_t x = 0; x < 2; ++x) {
         const int64_t at = (2 * int64_t{first} + x) * view.vector;
         out.origin = view.origin + at;
-        conv(pass.streams[2 + x], below.result, out, y0 / 2, first, y0 / 2, 0, (y1 - y0) / 2,
-             vectors, level.ragged || !strip.whole ? level.mask + at : nullptr, false, {}, tile);
+        conv(pass.streams[2 + x], from(below.result, y0 / 2, first), {}, out, y0 / 2, 0,
+             (y1 - y0) / 2, vectors, level.ragged || !strip.whole ? level.mask + at : nullptr,
+             false, {}, tile);
     }
-    const int32_t up = network_.layers()[pass.up].slots;
-    if (strip.whole) wrap(view, up, y0, y1, level.vectors, kernels_.lanes, 2, 0, level.vectors);
-    const int64_t row = (strip.j1 - strip.j0 + 4) * view.vector;
-    for (int32_t y = y0; y < y1; ++y) {
-        char *to = view.at(y, strip.j0 - 2) + up * view.channel;
-        const char *from = level.skip.at(y, strip.j0 - 2);
-        const int32_t channels = pass.in_channels - up;
-        if (strip.whole)
-            std::memcpy(to, from, static_cast<size_t>(channels * row));
-        else
-            for (int32_t c = 0; c < channels; ++c)
-                std::memcpy(to + c * view.channel, from + c * level.skip.channel,
-                            static_cast<size_t>(row));
-    }
+    if (strip.whole) wrap(view, pass.in_channels, y0, y1, level.vectors, 1, 0, level.vectors);
 }
 
 void Workspace::first(const Pass &pass, const Strip &strip, const Tile &tile) {
@@ -225,15 +234,22 @@ void Workspace::first(const Pass &pass, const Strip &strip, const Tile &tile) {
     const int32_t j0 = strip.whole ? 0 : strip.j0 - 1;
     const int32_t vectors = strip.whole ? level.vectors : strip.j1 - strip.j0 + 2;
     const bool masked = level.ragged || !strip.whole;
-    conv(pass.streams[0], strip.source, view, y0 - 1, j0 - 1, y0, j0, y1 - y0, vectors,
-         masked ? level.mask + j0 * view.vector : nullptr, true,
-         strip.whole && pass.up < 0 && pass.level > 0
-             ? ahead_of(level.input, strip.s1, strip.s1 + pass.rows, level.height)
-             : Ahead{},
-         tile);
+    // What the next strip will read.
+    const int32_t s1 = strip.s1, s2 = s1 + pass.rows;
+    Ahead ahead{}, below{};
+    if (strip.whole && pass.up >= 0) {
+        const Level &lower = levels_[pass.level + 1];
+        ahead = ahead_of(level.skip, s1, s2, level.height, 1);
+        below = ahead_of(lower.result, s1 / 2, s2 / 2, lower.height, lower.reach);
+    } else if (strip.whole && pass.level > 0) {
+        ahead = ahead_of(level.input, s1, s2, level.height, 1);
+    }
+    conv(pass.streams[0], from(strip.source, y0 - 1, j0 - 1),
+         pass.up < 0 ? Source{} : from(level.skip, y0 - 1, j0 - 1), view, y0, j0, y1 - y0,
+         vectors, masked ? level.mask + j0 * view.vector : nullptr, true, {ahead, below}, tile);
     if (strip.whole)
-        wrap(view, network_.layers()[pass.conv1].slots, y0, y1, level.vectors, kernels_.lanes, 1,
-             0, level.vectors);
+        wrap(view, network_.layers()[pass.conv1].slots, y0, y1, level.vectors, 1, 0,
+             level.vectors);
 }
 
 void Workspace::second(const Pass &pass, const Strip &strip, const Tile &tile) {
@@ -243,23 +259,26 @@ void Workspace::second(const Pass &pass, const Strip &strip, const Tile &tile) {
     const View &out = pass.head >= 0          ? strip.last
                       : pass.down && !bottom ? level.skip
                                              : level.result;
-    conv(pass.streams[1], strip.middle, out, strip.y0 - 1, strip.j0 - 1, strip.y0, strip.j0,
-         strip.y1 - strip.y0, strip.j1 - strip.j0,
-         level.ragged ? level.mask + strip.j0 * out.vector : nullptr, true,
-         strip.whole && pass.head < 0
-             ? ahead_of(out, strip.y1, strip.y1 + pass.rows, level.height)
-             : Ahead{},
-         tile);
-    if (pass.head >= 0) return;
-    wrap(out, pass.channels, strip.y0, strip.y1, level.vectors, kernels_.lanes, 2, strip.j0,
-         strip.j1);
-    if (!pass.down || bottom) return;
-    const View &pooled = levels_[pass.level + 1].input;
-    for (int32_t y = strip.y0; y < strip.y1; y += 2)
-        kernels_.pool({out.at(y, strip.j0), out.row, out.channel, pooled.at(y / 2, strip.j0 / 2),
-                       pooled.channel, pass.channels, (strip.j1 - strip.j0) / 2});
-    wrap(pooled, pass.channels, strip.y0 / 2, strip.y1 / 2, level.vectors / 2, kernels_.lanes, 2,
-         strip.j0 / 2, strip.j1 / 2);
+    const bool pools = pass.down && !bottom;
+    const View *pooled = pools ? &levels_[pass.level + 1].input : nullptr;
+    Ahead ahead{}, below{};
+    if (strip.whole && pass.head < 0) {
+        const int32_t y2 = strip.y1 + pass.rows;
+        ahead = ahead_of(out, strip.y1, y2, level.height, 1);
+        if (pools) below = ahead_of(*pooled, strip.y1 / 2, y2 / 2, level.height / 2, 1);
+    }
+    conv(pass.streams[1], from(strip.middle, strip.y0 - 1, strip.j0 - 1), {}, out, strip.y0,
+         strip.j0, strip.y1 - strip.y0, strip.j1 - strip.j0,
+         level.ragged ? level.mask + strip.j0 * out.vector : nullptr, true, {ahead, below}, tile,
+         pooled);
+    // A transposed convolution reads nothing beyond a row, unless the row is cut.
+    const bool beside = pools || (pass.level > 0 && levels_[pass.level - 1].reach > 1);
+    if (pass.head < 0 && beside)
+        wrap(out, pass.channels, strip.y0, strip.y1, level.vectors, level.reach, strip.j0,
+             strip.j1);
+    if (pools)
+        wrap(*pooled, pass.channels, strip.y0 / 2, strip.y1 / 2, level.vectors / 2,
+             levels_[pass.level + 1].reach, strip.j0 / 2, strip.j1 / 2);
 }
 
 void Workspace::finish(const Pass &pass, const Strip &strip, const Tile &tile) {
@@ -267,7 +286,7 @@ void Workspace::finish(const Pass &pass, const Strip &strip, const Tile &tile) {
     const Level &level = levels_[pass.level];
     View out = strip.last;
     out.origin += pass.channels * out.channel;
-    conv(pass.streams[4], strip.last, out, strip.y0, strip.j0, strip.y0, strip.j0,
+    conv(pass.streams[4], from(strip.last, strip.y0, strip.j0), {}, out, strip.y0, strip.j0,
          strip.y1 - strip.y0, strip.j1 - strip.j0, nullptr, false, {}, tile);
     for (int32_t y = strip.y0; y < strip.y1; ++y)
         unpack(reinterpret_cast<const float *>(out.at(y, strip.j0)), level.width, level.vectors,

@@ -1,14 +1,15 @@
 // Runs a network on a tile.
 //
 // A level at a time, and within it in strips of a few rows, so that what lies between two
-// convolutions stays in L2: the strip's input (RGB, the level above pooled, or up-sampled and
-// skipped channels side by side) -> convolution -> convolution -> what outlives the level (skip,
+// convolutions stays in L2: the strip's input (RGB, the level above pooled, or the level below
+// up-sampled, with the skip) -> convolution -> convolution -> what outlives the level (skip,
 // pooled, or the level's result). Very wide tiles are cut in x too, with a vector recomputed at
 // each cut. Threads take bands of rows.
 #pragma once
 
 #include <atomic>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <vector>
 
@@ -45,6 +46,7 @@ class Workspace {
   private:
     struct Level {
         int32_t height, width, vectors;
+        int32_t reach;  // vectors beyond both ends of a row
         bool ragged;  // the last lanes' pixels lie beyond the image
         char *mask;   // of vector 0; two more on both sides
         View input, skip, result;  // input: pooled from the level above, in the result's memory
@@ -54,8 +56,9 @@ class Workspace {
         bool down;
         int32_t conv1, conv2, up, head;  // layers; up and head may be -1
         int32_t rows, vectors;           // of a strip's output
+        int32_t kept;                    // rows that the middle's strip has room for
         int32_t blocks, bands;           // cuts in x and in y
-        int32_t in_channels, channels;
+        int32_t in_channels, channels;  // in the strips: without the skip's
         View source, middle, last;  // a band's strips, of band 0; rows count from their start
         int64_t band_bytes;
         int64_t work;
@@ -72,9 +75,11 @@ class Workspace {
     void first(const Pass &pass, const Strip &strip, const Tile &tile);
     void second(const Pass &pass, const Strip &strip, const Tile &tile);
     void finish(const Pass &pass, const Strip &strip, const Tile &tile);
-    void conv(const Stream &stream, const View &in, const View &out, int64_t in_y, int64_t in_j,
-              int64_t out_y, int64_t out_j, int32_t rows, int32_t vectors, const char *mask,
-              bool relu, const Ahead &ahead, const Tile &tile);
+    void conv(const Stream &stream, const Source &in, const Source &skip, const View &out,
+              int64_t y, int64_t j, int32_t rows, int32_t vectors, const char *mask, bool relu,
+              std::initializer_list<Ahead> ahead, const Tile &tile, const View *pooled = nullptr);
+    void wrap(const View &view, int32_t channels, int32_t y0, int32_t y1, int32_t vectors,
+              int32_t reach, int32_t begin, int32_t end);
 
     const Network &network_;
     const Kernels &kernels_;

@@ -3,7 +3,10 @@
 
 #if defined(__AVX512F__)
 #define LANES 16
-#define VECTOR_LIMIT 16  // of 32 registers
+// 2 x 4 sums: their 4 x 6 taps of 16 channels fit into L1, those of more sums do not.
+#define VECTOR_LIMIT 8
+#define ROWS_LOG 1
+#define GROUP 16
 #define ISA_NAME "avx512"
 #define VREG(v) "+v"(v)
 #include "kernels.inl"

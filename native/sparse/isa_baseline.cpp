@@ -4,6 +4,8 @@
 
 #define LANES 4
 #define VECTOR_LIMIT 8  // of 16 registers: products need some where multiply-adds are not fused
+#define ROWS_LOG 0
+#define GROUP 32
 #define ISA_NAME "baseline"
 #if defined(__x86_64__) || defined(_M_X64)
 #define VREG(v) "+x"(v)

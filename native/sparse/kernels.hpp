@@ -21,16 +21,24 @@ struct Entry {
 // One output channel within a group of input channels: its next `count` entries.
 struct Head {
     int32_t count;
-    int32_t out;  // bytes from the block's first output
+    int32_t out, pooled;  // bytes from the block's first output
     float bias;
 };
 
-// Some input channels, few enough to stay in L1 while all outputs use them. Heads are sorted by
-// count: the loop's exit is then predicted.
+// Some input channels of one source, few enough to stay in L1 while all outputs use them. Heads are
+// sorted by count: the loop's exit is then predicted.
 struct Group {
     const Head *heads;
     const Head *heads_end;
     const Entry *entries;
+    int32_t source;
+};
+
+// Where the first output's first tap lies. What a convolution reads may lie in two places: the
+// level below, up-sampled, and the skip.
+struct Source {
+    const char *from;
+    int64_t row;
 };
 
 // Memory that the next call will need, fetched meanwhile, a little with every block.
@@ -43,30 +51,32 @@ struct ConvTask {
     const Group *groups;
     int32_t group_count;
     int32_t rows, vectors;  // of outputs, as far as the input goes (before up-sampling)
-    const char *in;
-    int64_t in_row;
+    Source in[2];
     char *out;
     int64_t out_row, out_vector;
+    char *pooled;  // null, or where the 2x2 maxima go; then rows and vectors are even
+    int64_t pooled_row;
     const char *mask;  // vectors of ones and zeros at out_vector from each other, or null
     float low;         // 0 for ReLU, minus infinity for none
-    Ahead ahead;
+    Ahead ahead[2];
     const int32_t *stop;  // null, or not 0 to stop
 };
 
-struct PoolTask {
-    const char *in;
-    int64_t in_row, in_channel;
-    char *out;
-    int64_t out_channel;
-    int32_t channels, vectors;  // vectors of the output
+// Rows whose `reach` vectors beyond both ends are to be filled with those at the other end, shifted
+// by one lane, zero entering; as far as they come from vectors [begin, end).
+struct WrapTask {
+    char *rows;  // vector 0 of channel 0 of the first
+    int64_t row, channel;
+    int32_t count, channels, vectors, reach, begin, end;
 };
 
 struct Kernels {
     const char *name;
     int32_t lanes;
     int32_t vector_limit;  // accumulators of a block
+    int32_t group;         // input channels whose taps of a block fit into L1
     void (*conv)(const ConvTask &);
-    void (*pool)(const PoolTask &);
+    void (*wrap)(const WrapTask &);
     double (*fma_chain)(int64_t rounds);  // `rounds` x 12 vector FMAs in registers
 };
 

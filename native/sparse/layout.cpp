@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 namespace nucprune {
 namespace {
@@ -47,29 +46,6 @@ void pack(const T *rgb, int32_t width, int32_t vectors, int32_t lanes, int32_t b
     }
 }
 
-template <int L>
-void wrap_rows(const View &view, int32_t channels, int64_t y0, int64_t y1, int32_t vectors,
-               int32_t reach, int32_t begin, int32_t end) {
-    auto from_here = [&](int32_t j) { return (j >= begin && j < end) || j < 0 || j >= vectors; };
-    for (int64_t y = y0; y < y1; ++y)
-        for (int32_t channel = 0; channel < channels; ++channel) {
-            float *row = reinterpret_cast<float *>(view.at(y, 0) + channel * view.channel);
-            for (int32_t h = 1; h <= reach; ++h) {
-                if (from_here(vectors - h)) {
-                    float *out = row - h * L;
-                    const float *from = row + (vectors - h) * L;
-                    std::memcpy(out + 1, from, (L - 1) * sizeof(float));
-                    out[0] = 0;
-                }
-                if (from_here(h - 1)) {
-                    float *out = row + (vectors + h - 1) * L;
-                    std::memcpy(out, row + (h - 1) * L + 1, (L - 1) * sizeof(float));
-                    out[L - 1] = 0;
-                }
-            }
-        }
-}
-
 }  // namespace
 
 void pack_rgb(const uint8_t *rgb, int32_t width, int32_t vectors, int32_t lanes, int32_t begin,
@@ -90,12 +66,6 @@ void unpack(const float *from, int32_t width, int32_t vectors, int32_t lanes, in
         float *out = to + int64_t{1} * lane * vectors;
         for (int32_t j = inside.begin; j < inside.end; ++j, in += lanes) out[j] = *in;
     }
-}
-
-void wrap(const View &view, int32_t channels, int64_t y0, int64_t y1, int32_t vectors,
-          int32_t lanes, int32_t reach, int32_t begin, int32_t end) {
-    const auto rows = lanes == 16 ? wrap_rows<16> : lanes == 8 ? wrap_rows<8> : wrap_rows<4>;
-    rows(view, channels, y0, y1, vectors, reach, begin, end);
 }
 
 }  // namespace nucprune

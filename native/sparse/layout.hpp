@@ -23,9 +23,4 @@ void pack_rgb(const float *rgb, int32_t width, int32_t vectors, int32_t lanes, i
 void unpack(const float *from, int32_t width, int32_t vectors, int32_t lanes, int32_t begin,
             int32_t end, float *to);
 
-// Fill the `reach` vectors beyond both ends of rows [y0, y1), as far as they come from vectors
-// [begin, end): they are those at the other end, shifted by one lane, zero entering.
-void wrap(const View &view, int32_t channels, int64_t y0, int64_t y1, int32_t vectors,
-          int32_t lanes, int32_t reach, int32_t begin, int32_t end);
-
 }  // namespace nucprune

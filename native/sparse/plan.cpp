@@ -10,10 +10,11 @@ namespace nucprune {
 namespace {
 
 constexpr std::align_val_t kLine{64};
-// Measured on Zen 3: 2 to 8 rows and 16 to 64 channels differ by less than 5 %.
-constexpr int32_t kRows = 4, kGroup = 32;
+// Rows of a strip, and how many strips share a buffer before its last rows move up. Measured on
+// Zen 4: 2 or 4 rows, and 1 to 3 strips, differ by less than 5 %.
+constexpr int32_t kRows = 4, kKept = 2;
 constexpr int32_t kWidest = 96, kBlock = 64;  // vectors of a row, uncut and cut
-constexpr int32_t kReach = 2;  // vectors beyond both ends of a row: one a convolution
+constexpr int32_t kReach = 2;  // vectors beyond both ends of a cut row: one a convolution
 
 int64_t row_bytes(int64_t channels, int64_t vectors, int64_t vector) {
     return std::max<int64_t>(channels, 1) * vectors * vector;
@@ -55,6 +56,7 @@ void Workspace::plan(const Tile &tile) {
         level.width = width_ >> i;
         level.vectors = (padded >> i) / lanes;
         level.ragged = padded != width_;
+        level.reach = level.vectors > kWidest ? kReach : 1;
     }
     passes_.clear();
     const bool single = depth == 1;
@@ -103,15 +105,15 @@ void Workspace::lay_out() {
     std::vector<int64_t> masks;
     for (int32_t i = 0; i < depth; ++i) {
         Level &level = levels_[i];
-        const int64_t vectors = level.vectors + 2 * kReach, rows = level.height + 2;
+        const int64_t vectors = level.vectors + 2 * level.reach, rows = level.height + 2;
         const bool bottom = i == depth - 1;
         const int32_t skip = layers[network_.encoder(i, 1)].slots;
         const int32_t input = i ? layers[network_.encoder(i - 1, 1)].slots : 0;
         const int32_t result = bottom ? skip : layers[network_.decoder(i, 2)].slots;
-        masks.push_back(take(vectors * vector));
+        masks.push_back(take((level.vectors + 2 * kReach) * vector));
         if (!bottom) {
             level.skip = view(take(rows * row_bytes(skip, vectors, vector)), skip, vectors, 1,
-                              kReach);
+                              level.reach);
             views.push_back(&level.skip);
         }
         if (i == 0) continue;
@@ -119,14 +121,15 @@ void Workspace::lay_out() {
         const int64_t a = rows * row_bytes(input, vectors, vector);
         const int64_t b = rows * row_bytes(result, vectors, vector);
         const int64_t at = take(bottom ? a : std::max(a, b));
-        level.input = view(at, input, vectors, 1, kReach);
-        level.result = view(bottom ? take(b) : at, result, vectors, 1, kReach);
+        level.input = view(at, input, vectors, 1, level.reach);
+        level.result = view(bottom ? take(b) : at, result, vectors, 1, level.reach);
         views.insert(views.end(), {&level.input, &level.result});
     }
     int64_t scratch = 0;
     for (Pass &pass : passes_) {
         const Level &level = levels_[pass.level];
         pass.rows = std::min(kRows, level.height);
+        pass.kept = kKept * pass.rows + 2;
         pass.blocks = level.vectors > kWidest ? (level.vectors + kBlock - 1) / kBlock : 1;
         const int32_t cut = (level.vectors / 2 + pass.blocks - 1) / pass.blocks * 2;
         pass.vectors = pass.blocks == 1 ? level.vectors : cut;
@@ -134,18 +137,17 @@ void Workspace::lay_out() {
         const bool direct = pass.down && pass.level > 0;
         pass.channels = layers[pass.conv2].slots;
         pass.in_channels = 3;
-        if (pass.up >= 0)
-            pass.in_channels = layers[pass.up].slots + layers[layers[pass.conv1].skip].slots;
+        if (pass.up >= 0) pass.in_channels = layers[pass.up].slots;
         const int64_t width = pass.vectors, before = size;
         size = 0;
         if (!direct) {
-            const int64_t vectors = width + 2 * kReach;
-            const int64_t bytes = (pass.rows + 4) * row_bytes(pass.in_channels, vectors, vector);
+            const int64_t vectors = width + 2 * level.reach;
+            const int64_t bytes = (pass.kept + 2) * row_bytes(pass.in_channels, vectors, vector);
             pass.source = view(take(bytes), pass.in_channels, vectors, 0, 0);
         }
         const int32_t middle = layers[pass.conv1].slots;
-        pass.middle = view(take((pass.rows + 2) * row_bytes(middle, width + 2, vector)), middle,
-                           width + 2, 0, 0);
+        pass.middle =
+            view(take(pass.kept * row_bytes(middle, width + 2, vector)), middle, width + 2, 0, 0);
         if (pass.head >= 0)  // and a channel for the head's own output
             pass.last = view(take(pass.rows * row_bytes(pass.channels + 1, width, vector)),
                              pass.channels + 1, width, 0, 0);
@@ -178,20 +180,24 @@ void Workspace::link(Pass &pass) {
     const bool bottom = pass.level == network_.depth() - 1;
     const View &out = !plane ? pass.last : pass.down && !bottom ? level.skip : level.result;
     const int64_t vector = source.vector;
+    const int32_t group = kernels_.group;
     pass.streams[0].link(network_, pass.conv1,
-                         {source.row, source.channel, vector, 0, pass.middle.channel}, 0, kGroup);
+                         {{source.row, source.channel}, vector, 0, pass.middle.channel,
+                          {level.skip.row, level.skip.channel}}, 0, group);
     pass.streams[1].link(network_, pass.conv2,
-                         {pass.middle.row, pass.middle.channel, vector, 0, out.channel}, 0, kGroup);
+                         {{pass.middle.row, pass.middle.channel}, vector, 0, out.channel, {0, 0},
+                          pass.down && !bottom ? levels_[pass.level + 1].input.channel : 0},
+                         0, group);
     if (pass.up >= 0) {
         const View &below = levels_[pass.level + 1].result;
         for (int32_t x = 0; x < 2; ++x)
             pass.streams[2 + x].link(
                 network_, pass.up,
-                {below.row, below.channel, vector, source.row, source.channel}, x, 4 * kGroup);
+                {{below.row, below.channel}, vector, source.row, source.channel}, x, 4 * group);
     }
     if (pass.head >= 0)
         pass.streams[4].link(network_, pass.head,
-                             {pass.last.row, pass.last.channel, vector, 0, 0}, 0, 4 * kGroup);
+                             {{pass.last.row, pass.last.channel}, vector, 0, 0}, 0, 4 * group);
     int64_t weights = 0;
     for (int32_t layer : {pass.conv1, pass.conv2, pass.up, pass.head})
         for (const Output &output : layer < 0 ? std::vector<Output>{} : layers[layer].result)

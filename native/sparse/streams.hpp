@@ -9,10 +9,16 @@
 namespace nucprune {
 
 // Strides in bytes. `corner` is where the kernel's `in` points: one row and one vector before the
-// output's own pixel for convolutions, on it for transposed ones and the head.
+// output's own pixel for convolutions, on it for transposed ones and the head. `skip` is where the
+// channels of the skip are read, if the layer has one.
 struct Strides {
-    int64_t in_row, in_channel, vector;
-    int64_t out_row, out_channel;
+    struct In {
+        int64_t row, channel;
+    };
+    In in;
+    int64_t vector, out_row, out_channel;
+    In skip = {0, 0};
+    int64_t pooled_channel = 0;
 };
 
 class Stream {

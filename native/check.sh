@@ -51,7 +51,8 @@ for what in ${NUCPRUNE_CHECK:-gcc clang address thread arm}; do
         try thread "$tool" -DNUCPRUNE_SANITIZE=thread
         ;;
     arm)
-        runner="$runner $qemu"
+        # A fork of several threads is more than the emulator can do (7.2 stops with an assertion).
+        runner="$runner NUCPRUNE_TEST_NO_FORK=1 $qemu"
         try arm "$tool" -DCMAKE_SYSTEM_NAME=Linux -DCMAKE_SYSTEM_PROCESSOR=aarch64 \
             -DCMAKE_EXE_LINKER_FLAGS=-static
         ;;

@@ -55,16 +55,29 @@ def read(path):
         return load_file(path), dict(file.metadata())
 
 
-def decoded_by_hand(gaps, values, kept, total, dtype):
+def decoded(coded, total, dtype):
+    """What `coding` makes of what it wrote."""
+    gaps, values, kept, entries = coded
+    return coding.decode(total, (gaps, values), (entries, kept), dtype, dtype.itemsize - 1)
+
+
+def decoded_by_hand(coded, total, dtype):
     """The format as it is written down, one byte after the other."""
-    high = zstd.decompress(values[kept * dtype.itemsize // 2 :].tobytes())  # all frames
-    planes = values[: kept * dtype.itemsize // 2].tobytes() + high
+    gaps, values, kept, entries = coded
+    raw = kept * (dtype.itemsize - 1)
+    planes = values[:raw].tobytes() + zstd.decompress(values[raw:].tobytes())
     numbers = [bytes(planes[p * kept + i] for p in range(dtype.itemsize)) for i in range(kept)]
     width = 8 * dtype.itemsize
     bits = [int.from_bytes(n, "little") for n in numbers]
     bits = [(n >> 1) | ((n & 1) << (width - 1)) for n in bits]
     numbers = [np.frombuffer(n.to_bytes(dtype.itemsize, "little"), dtype)[0] for n in bits]
     out, place = [0.0] * total, -1
+    if entries is None:
+        for place in range(total):
+            if gaps[place // 8] >> place % 8 & 1:
+                out[place] = numbers.pop(0)
+        assert not numbers
+        return np.array(out, np.float32)
     for step in zstd.decompress(gaps.tobytes()):
         if step == 0:
             place += 255
@@ -89,12 +102,12 @@ def test_any_vector_comes_back(dtype, data):
     places = np.cumsum(steps, dtype=int) - 1
     places = places[places < size]
     flat[places] = rng.standard_normal(len(places)).astype(dtype)
-    gaps, values, kept, entries = coding.encode(flat, dtype)
-    np.testing.assert_array_equal(decoded_by_hand(gaps, values, kept, size, dtype), flat)
-    found = coding.decode(size, (gaps, values), (entries, kept), dtype)
-    np.testing.assert_array_equal(found, flat)
+    with mock.patch.object(coding, "DENSE", data.draw(st.sampled_from([0, coding.DENSE, 1]))):
+        coded = coding.encode(flat, dtype)
+    np.testing.assert_array_equal(decoded_by_hand(coded, size, dtype), flat)
+    np.testing.assert_array_equal(decoded(coded, size, dtype), flat)
     with mock.patch.object(native, "is_available", return_value=False):
-        plain = coding.decode(size, (gaps, values), (entries, kept), dtype)
+        plain = decoded(coded, size, dtype)
     np.testing.assert_array_equal(plain, flat)
 
 
@@ -104,12 +117,13 @@ def test_more_than_one_chunk_comes_back(density, monkeypatch):
     rng = np.random.default_rng(4)
     dtype = np.dtype("<f4")
     flat = (rng.standard_normal(5000) * (rng.random(5000) < density)).astype(dtype)
-    gaps, values, kept, entries = coding.encode(flat, dtype)
-    for here in (True, False):
-        monkeypatch.setattr(native, "is_available", lambda here=here: here)
-        np.testing.assert_array_equal(
-            coding.decode(5000, (gaps, values), (entries, kept), dtype), flat
-        )
+    for dense in (0, 1):
+        monkeypatch.setattr(coding, "DENSE", dense)
+        coded = coding.encode(flat, dtype)
+        assert (coded[-1] is None) == (dense == 0)
+        for here in (True, False):
+            monkeypatch.setattr(native, "is_available", lambda here=here: here)
+            np.testing.assert_array_equal(decoded(coded, 5000, dtype), flat)
 
 
 @pytest.mark.parametrize("dtype", list(packed.DTYPES.values()))
@@ -118,33 +132,32 @@ def test_every_kind_of_number_comes_back(dtype):
     bits = np.arange(2**16, dtype=np.uint32) * (1 if dtype.itemsize == 2 else 2**16 + 1)
     flat = bits.astype(f"<u{dtype.itemsize}").view(dtype).astype(np.float32)
     flat = flat[np.isfinite(flat) & (flat != 0)]
-    gaps, values, kept, entries = coding.encode(flat, dtype)
-    found = coding.decode(len(flat), (gaps, values), (entries, kept), dtype)
-    np.testing.assert_array_equal(found, flat)
+    np.testing.assert_array_equal(decoded(coding.encode(flat, dtype), len(flat), dtype), flat)
 
 
 @pytest.mark.parametrize("dtype", [np.dtype("<f4"), np.dtype("<f2")], ids=str)
 @pytest.mark.parametrize("value", [np.nan, -np.nan, np.inf, -np.inf])
 def test_a_weight_that_is_not_finite_is_damage(dtype, value):
     flat = np.array([0, 1.5, value, -2], np.float32)
-    gaps, values, kept, entries = coding.encode(flat, dtype)
     with pytest.raises(coding.Damaged, match="not finite"):
-        coding.decode(4, (gaps, values), (entries, kept), dtype)
+        decoded(coding.encode(flat, dtype), 4, dtype)
 
 
 @pytest.mark.parametrize("here", [True, False])
 @pytest.mark.parametrize(
     ("size", "kept"), [(8, 3), (9, 4), (9, 2)], ids=["over the end", "too few", "too many"]
 )
-def test_gaps_that_lead_elsewhere_are_damage(here, size, kept, monkeypatch):
+@pytest.mark.parametrize(("dense", "what"), [(1, "gaps"), (0, "bits")])
+def test_places_that_lead_elsewhere_are_damage(dense, what, here, size, kept, monkeypatch):
     monkeypatch.setattr(native, "is_available", lambda: here)
+    monkeypatch.setattr(coding, "DENSE", dense)
     flat = np.zeros(9, np.float32)
     flat[[0, 4, 8]] = 1, 2, 3
     gaps, values, _, entries = coding.encode(flat, np.dtype("<f4"))
     if kept != 3:
         _, values, *_ = coding.encode(np.ones(kept, np.float32), np.dtype("<f4"))
-    with pytest.raises(coding.Damaged, match="gaps"):
-        coding.decode(size, (gaps, values), (entries, kept), np.dtype("<f4"))
+    with pytest.raises(coding.Damaged, match=what):
+        decoded((gaps, values, kept, entries), size, np.dtype("<f4"))
 
 
 @pytest.mark.parametrize("widths", [TINY, QUICK])
@@ -294,6 +307,11 @@ HEADERS = {
     "another coder": {"coder": "lzma"},
     "other values": {"values": "float64"},
     "values of half the size": {"values": "float16"},
+    "bits that are gaps": {"semantic_gaps": None},
+    "no coded plane": {"raw": 4},
+    "no plain plane": {"raw": 0},
+    "a plane that is true": {"raw": True},
+    "planes from before": {"raw": None},
 }
 
 
@@ -318,7 +336,7 @@ def hostile_tensors(path):
     gaps, values = tensors["semantic.gaps"], tensors["semantic.values"]
     steps = np.frombuffer(zstd.decompress(gaps.tobytes()), np.uint8)
     assert len(steps) == entries
-    nan = np.concatenate([np.zeros(2 * kept, np.uint8), *2 * [frame(b"\xff" * kept)]])
+    nan = np.concatenate([np.zeros(3 * kept, np.uint8), frame(b"\xff" * kept)])
     bomb = np.frombuffer(zstd.compress(bytes(BOMB)), np.uint8)
     window = zstd.CompressionParameter
     wide = zstd.compress(bytes(2**26), options={window.window_log: 26, window.content_size_flag: 0})
@@ -331,7 +349,7 @@ def hostile_tensors(path):
         "a gap missing": {"gaps": frame(steps[:-1])},
         "a bomb for gaps": {"gaps": bomb},
         "a bomb with a wide window": {"gaps": np.frombuffer(wide, np.uint8)},
-        "a bomb for values": {"values": np.concatenate([values[: 2 * kept], bomb])},
+        "a bomb for values": {"values": np.concatenate([values[: 3 * kept], bomb])},
         "two frames": {"gaps": np.concatenate([gaps, gaps])},
         "bytes after the frame": {"gaps": np.concatenate([gaps, gaps[:3]])},
         "half a frame": {"gaps": gaps[: len(gaps) // 2]},
@@ -359,6 +377,39 @@ def test_hostile_tensors(written):
         said[case] = refused(written)
     assert "not finite" in said["values that are not numbers"]
     assert "do not lead to" in said["gaps one over the end"]
+
+
+def test_hostile_bits(tmp_path):
+    path = tmp_path / "dense.safetensors"
+    save(pruned(make_checkpoint(QUICK, seed=5), 2), path, "lossless")
+    tensors, metadata = read(path)
+    assert json.loads(metadata["packed"])["semantic"]["gaps"] is None
+    bits, whole = tensors["semantic.gaps"], path.read_bytes()
+    more = bits.copy()
+    more[np.flatnonzero(bits != 255)[0]] = 255
+    for wrong in (more, bits[:-1], np.append(bits, np.uint8(0)), ~bits):
+        path.write_bytes(whole)
+        changed(path, {"semantic.gaps": wrong})
+        assert "bits" in refused(path)
+
+
+def test_files_from_before_the_bits_load(sparse, tmp_path, monkeypatch):
+    """They coded the upper half of the planes, and had gaps alone."""
+    path, encode = tmp_path / "old.safetensors", coding.encode
+
+    def as_before(flat, dtype):
+        gaps, values, kept, entries = encode(flat, dtype)
+        third, raw = values[2 * kept : 3 * kept], values[3 * kept :]
+        return gaps, np.concatenate([values[: 2 * kept], frame(third), raw]), kept, entries
+
+    monkeypatch.setattr(coding, "DENSE", 1)
+    monkeypatch.setattr(packed, "encode", as_before)
+    save(sparse, path, "lossless")
+    tensors, metadata = read(path)
+    about = json.loads(metadata["packed"])
+    del about["raw"]
+    save_file(tensors, path, {**metadata, "packed": json.dumps(about)})
+    assert equal_weights(load(path), sparse)
 
 
 @pytest.mark.parametrize("name", ["semantic.gaps", "distance.biases"])

@@ -13,7 +13,7 @@
 #endif
 
 /* Counted up with every change of an exported function; src/napari_nucprune/native.py checks it. */
-#define NUCPRUNE_ABI 4
+#define NUCPRUNE_ABI 5
 
 #ifdef __cplusplus
 extern "C" {

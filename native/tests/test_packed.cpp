@@ -43,11 +43,26 @@ Streams coded(const std::vector<float> &flat) {
     return out;
 }
 
-int64_t put(const Streams &s, std::vector<float> &flat, int64_t kept, int32_t bytes = 4) {
+int32_t put(const Streams &s, std::vector<float> &flat, int64_t kept, int32_t bytes = 4) {
     const uint8_t *planes[4];
     for (int i = 0; i < 4; ++i) planes[i] = s.planes[i].data();
     return nucprune_place(s.distances.data(), static_cast<int64_t>(s.distances.size()), planes,
                           kept, bytes, flat.data(), static_cast<int64_t>(flat.size()));
+}
+
+std::vector<uint8_t> bits_of(const std::vector<float> &flat) {
+    std::vector<uint8_t> bits((flat.size() + 7) / 8);
+    for (size_t i = 0; i < flat.size(); ++i)
+        if (flat[i] != 0) bits[i / 8] |= static_cast<uint8_t>(1 << i % 8);
+    return bits;
+}
+
+int32_t put_bits(const Streams &s, const std::vector<uint8_t> &bits, std::vector<float> &flat,
+                 int64_t kept) {
+    const uint8_t *planes[4];
+    for (int i = 0; i < 4; ++i) planes[i] = s.planes[i].data();
+    return nucprune_place_bits(bits.data(), planes, kept, 4, flat.data(),
+                               static_cast<int64_t>(flat.size()));
 }
 
 }  // namespace
@@ -55,15 +70,24 @@ int64_t put(const Streams &s, std::vector<float> &flat, int64_t kept, int32_t by
 int main() {
     std::mt19937 draw(1);
     for (double density : {0.9, 0.1, 0.002, 0.0}) {
-        std::vector<float> flat(20000);
+        std::vector<float> flat(20003);
         for (float &value : flat)
             if (std::uniform_real_distribution<>(0, 1)(draw) < density)
                 value = std::normal_distribution<float>()(draw);
         const Streams s = coded(flat);
         std::vector<float> found(flat.size());
-        expect(put(s, found, s.kept) == s.kept, "count");
+        expect(put(s, found, s.kept) == NUCPRUNE_PACKED_WHOLE, "count");
         expect(found == flat, "values");
+        std::vector<float> by_bits(flat.size());
+        std::vector<uint8_t> bits = bits_of(flat);
+        expect(put_bits(s, bits, by_bits, s.kept) == NUCPRUNE_PACKED_WHOLE, "count of bits");
+        expect(by_bits == flat, "values by bits");
         if (!s.kept) continue;
+        expect(put_bits(s, bits, by_bits, s.kept - 1) == NUCPRUNE_PACKED_INVALID, "more bits");
+        const std::vector<uint8_t> fewer(bits.size());
+        expect(put_bits(s, fewer, by_bits, s.kept) == NUCPRUNE_PACKED_INVALID, "fewer bits");
+        bits.back() |= 0x80;
+        expect(put_bits(s, bits, by_bits, s.kept) == NUCPRUNE_PACKED_INVALID, "bits over the end");
         std::vector<float> again(flat.size());
         expect(put(s, again, s.kept - 1) == NUCPRUNE_PACKED_INVALID, "more than there are");
         std::vector<float> small(flat.size() / 2);
@@ -71,7 +95,7 @@ int main() {
         expect(put(s, again, s.kept, 3) == NUCPRUNE_PACKED_INVALID, "three bytes");
     }
     std::vector<float> none;
-    expect(put(Streams{}, none, 0) == 0, "nothing");
+    expect(put(Streams{}, none, 0) == NUCPRUNE_PACKED_WHOLE, "nothing");
     std::printf("ok\n");
     return 0;
 }

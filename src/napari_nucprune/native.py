@@ -12,7 +12,7 @@ from pathlib import Path
 from .errors import NucpruneError
 
 #: Interface that this package speaks: NUCPRUNE_ABI of native/include/nucprune.h.
-ABI = 4
+ABI = 5
 
 _FOLDER = "_native"
 _NAMES = ("_nucprune.dll",) if sys.platform == "win32" else ("_nucprune.so", "_nucprune.dylib")

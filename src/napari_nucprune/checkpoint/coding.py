@@ -1,14 +1,14 @@
-"""A vector with many zeros as bytes: distances between what is not zero, and values as planes.
+"""A vector with many zeros as bytes: places of what is not zero, and values as planes.
 
-Distances are a byte each, from one nonzero value to the next (0: `FAR` zeros, and no value yet),
-in a zstd frame. Values are planes of bytes, the lowest first, of their bits rotated to the left by
-one (the sign behind the mantissa): the lower half of the planes as they are, then a zstd frame for
-each of the upper half, the highest of which is the exponent alone.
+Places are distances of a byte each, from one nonzero value to the next (0: `FAR` zeros, and no
+value yet), in a zstd frame; where more than `DENSE` of the vector is not zero, a bit each, which
+takes up to 3 % more than the coded distances there, and no time to unpack. Values are planes of
+bytes, the lowest first, of their bits rotated to the left by one (the sign behind the mantissa):
+planes as they are, then the highest, the exponent alone, in a zstd frame.
 
 zstd for its Huffman codes. Distances between pruned weights are all but memoryless, so codes by
 their frequencies come to within a few per cent of their entropy; blocks have tables of their own,
-which follow the densities of the layers; the lower halves of mantissas are noise that no coder
-shortens. It is in the standard library from Python 3.14 on, and `backports.zstd` is the same for
+which follow the densities of the layers; mantissas are noise that no coder shortens. It is in the standard library from Python 3.14 on, and `backports.zstd` is the same for
 older ones. zlib, which all have, gives the same sizes, but takes three to five times as long to
 unpack.
 """
@@ -32,6 +32,8 @@ else:
 
 #: The largest distance in one byte.
 FAR = 255
+#: Part of a vector from which on places are bits.
+DENSE = 1 / 6
 #: Distances that are taken at a time: what they need stays in the cache.
 CHUNK = 2**14
 _P = zstd.CompressionParameter
@@ -52,8 +54,10 @@ class Damaged(ValueError):
 
 def encode(
     flat: NDArray[np.float32], dtype: np.dtype[Any]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int, int]:
-    """Return a vector's distances and values as bytes, and the numbers of values and distances.
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int, int | None]:
+    """Return a vector's places and values as bytes, and the numbers of values and distances.
+
+    The latter is None where places are bits.
 
     Parameters
     ----------
@@ -64,22 +68,25 @@ def encode(
     """
     places = np.flatnonzero(flat)
     values = flat[places].astype(dtype)
+    bits = values.view(f"<u{dtype.itemsize}")
+    rotated = (bits << 1) | (bits >> (8 * dtype.itemsize - 1))
+    *low, high = rotated.view(np.uint8).reshape(-1, dtype.itemsize).T
+    coded = np.concatenate([*low, _coded(high)])
+    if len(values) > DENSE * len(flat):
+        return np.packbits(flat != 0, bitorder="little"), coded, len(values), None
     steps = np.diff(places, prepend=-1)
     far = (steps - 1) // FAR
     distances = np.zeros(len(steps) + int(far.sum()), np.uint8)
     distances[np.cumsum(far + 1) - 1] = steps - FAR * far
-    bits = values.view(f"<u{dtype.itemsize}")
-    rotated = (bits << 1) | (bits >> (8 * dtype.itemsize - 1))
-    low, high = np.split(rotated.view(np.uint8).reshape(-1, dtype.itemsize).T, 2)
-    coded = np.concatenate([low.ravel(), *map(_coded, high)])
     return _coded(distances), coded, len(values), len(distances)
 
 
 def decode(
     total: int,
     streams: tuple[NDArray[np.uint8], NDArray[np.uint8]],
-    counts: tuple[int, int],
+    counts: tuple[int | None, int],
     dtype: np.dtype[Any],
+    raw: int,
 ) -> NDArray[np.float32]:
     """Return the vector, (total,); zstd and the native library drop the GIL.
 
@@ -88,9 +95,12 @@ def decode(
     total
         Its length.
     streams, counts
-        Bytes and numbers of distances and values: not trusted, but never more is unpacked.
+        Bytes and numbers of distances (None: bits) and values: not trusted, but never more is
+        unpacked.
     dtype
         Of the values.
+    raw
+        Planes that are stored as they are.
 
     Raises
     ------
@@ -98,19 +108,26 @@ def decode(
         Where bytes and numbers do not fit, the distances run over the end, or lead to another
         number of values, or a value is not finite.
     """
-    (distances, values), (entries, kept) = streams, counts
-    planes = dtype.itemsize // 2
-    raw = kept * planes
-    if len(values) < raw:
+    (places, values), (entries, kept) = streams, counts
+    if len(values) < kept * raw:
         raise Damaged(f"too few bytes for {kept:,} weights")
-    low = list(np.ascontiguousarray(values[:raw]).reshape(planes, kept))
-    high = _decoded(values[raw:].data, kept, planes)
+    low = list(np.ascontiguousarray(values[: kept * raw]).reshape(raw, kept))
+    high = _decoded(values[kept * raw :].data, kept, dtype.itemsize - raw)
     # The highest bits are the exponent, the last one of which is kept for what is not finite.
     if high[-1].max(initial=0) >= (0xFF if dtype.itemsize == 4 else 0xF8):
         raise Damaged("a weight is not finite")
-    (steps,) = _decoded(distances.data, entries, 1)
-    place = _placed if native.is_available() else _placed_plainly
-    found = place(total, [*low, *high], steps, dtype)
+    planes = [*low, *high]
+    if entries is None:
+        if len(places) != -(-total // 8):
+            raise Damaged(f"{len(places):,} bytes of bits for {total:,} weights")
+        put = _placed_by_bits if native.is_available() else _placed_by_bits_plainly
+        found = put(total, planes, np.ascontiguousarray(places), dtype)
+        if found is None:
+            raise Damaged(f"its bits are not {kept:,} of {total:,} weights")
+        return found
+    (steps,) = _decoded(places.data, entries, 1)
+    put = _placed if native.is_available() else _placed_plainly
+    found = put(total, planes, steps, dtype)
     if found is None:
         raise Damaged(f"its gaps do not lead to {kept:,} of {total:,} weights")
     return found
@@ -126,12 +143,11 @@ def _placed(
     put = native.library().nucprune_place
     array, size = ctypes.c_void_p, ctypes.c_int64
     put.argtypes = [array, size, array, size, ctypes.c_int32, array, size]
-    put.restype = size
-    kept = len(planes[0])
+    put.restype = ctypes.c_int32
     flat = np.zeros(total, np.float32)
     starts = (array * len(planes))(*(plane.ctypes.data for plane in planes))
-    given = distances.ctypes.data, len(distances), starts, kept, len(planes)
-    return flat if put(*given, flat.ctypes.data, total) == kept else None
+    given = distances.ctypes.data, len(distances), starts, len(planes[0]), len(planes)
+    return None if put(*given, flat.ctypes.data, total) else flat
 
 
 def _placed_plainly(
@@ -167,6 +183,46 @@ def _placed_plainly(
         flat[places] = ((bits >> 1) | (bits << (8 * dtype.itemsize - 1))).view(dtype)
         done += count
     return flat[1:] if done == kept else None
+
+
+def _placed_by_bits(
+    total: int,
+    planes: list[NDArray[np.uint8]],
+    bits: NDArray[np.uint8],
+    dtype: np.dtype[Any],
+) -> NDArray[np.float32] | None:
+    """Return the vector; None where other than as many bits as values are set."""
+    put = native.library().nucprune_place_bits
+    array, size = ctypes.c_void_p, ctypes.c_int64
+    put.argtypes = [array, array, size, ctypes.c_int32, array, size]
+    put.restype = ctypes.c_int32
+    flat = np.empty(total, np.float32)
+    starts = (array * len(planes))(*(plane.ctypes.data for plane in planes))
+    given = bits.ctypes.data, starts, len(planes[0]), len(planes)
+    return None if put(*given, flat.ctypes.data, total) else flat
+
+
+def _placed_by_bits_plainly(
+    total: int,
+    planes: list[NDArray[np.uint8]],
+    bits: NDArray[np.uint8],
+    dtype: np.dtype[Any],
+) -> NDArray[np.float32] | None:
+    """Do as `_placed_by_bits` does, without the native library."""
+    is_value = np.unpackbits(bits, bitorder="little").view(bool)
+    if is_value[total:].any() or np.count_nonzero(is_value) != len(planes[0]):
+        return None
+    flat = np.zeros(total, np.float32)
+    flat[is_value[:total]] = _values(planes, dtype)
+    return flat
+
+
+def _values(planes: list[NDArray[np.uint8]], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Put planes of bytes together to values."""
+    bits = np.zeros(len(planes[0]), f"<u{dtype.itemsize}")
+    for i, plane in enumerate(planes):
+        bits |= plane.astype(bits.dtype) << (8 * i)
+    return ((bits >> 1) | (bits << (8 * dtype.itemsize - 1))).view(dtype)
 
 
 def _coded(data: NDArray[np.uint8]) -> NDArray[np.uint8]:

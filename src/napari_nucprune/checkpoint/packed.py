@@ -1,7 +1,8 @@
 """Packed checkpoints: of pruned branches only what is not zero, and where it lies.
 
 A branch is three tensors of a safetensors file: ``gaps`` and ``values``, the two streams of bytes
-of all its weights in forward order (`coding` says which and why), and ``biases`` as they are.
+of all its weights in forward order (`coding` says which and why; where many weights stay, ``gaps``
+holds a bit each), and ``biases`` as they are.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def pack(
         done = list(pool.map(lambda branch: _pack(branch, weights[branch], packing), BRANCHES))
     tensors = {f"{branch}.{key}": a for branch, (own, _) in zip(BRANCHES, done, strict=True)
                for key, a in own.items()}  # fmt: skip
-    header: dict[str, Any] = {"coder": CODER, "values": DTYPES[packing].name}
+    dtype = DTYPES[packing]
+    header: dict[str, Any] = {"coder": CODER, "values": dtype.name, "raw": dtype.itemsize - 1}
     header |= {branch: counts for branch, (_, counts) in zip(BRANCHES, done, strict=True)}
     return tensors, {"packed": json.dumps(header)}
 
@@ -127,7 +129,8 @@ def unpack(
         def unpacked(branch: Branch) -> NDArray[np.float32]:
             _, kept, entries = about[branch]
             streams = tensors[f"{branch}.gaps"], tensors[f"{branch}.values"]
-            return decode(_weights(shapes[branch]), streams, (entries, kept), dtype)
+            counts = entries, kept
+            return decode(_weights(shapes[branch]), streams, counts, dtype, about["raw"])
 
         with ThreadPoolExecutor(2, thread_name_prefix="nucprune-unpack") as pool:
             for branch, flat in zip(BRANCHES, pool.map(unpacked, BRANCHES), strict=True):
@@ -182,15 +185,15 @@ def _shapes(
     tensors: Mapping[str, NDArray[Any]],
     widths: tuple[int, ...],
     kept: int,
-    entries: int,
+    entries: int | None,
 ) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a branch's tensors, its counts compared with them."""
     shapes = expected_shapes(widths)
     total = _weights(shapes)
     if total > MOST:
         raise Damaged(f"it claims {total:,} weights of the {branch} branch")
-    if not kept <= total or not kept <= entries <= kept + total // FAR:
-        raise Damaged(f"{kept:,} weights and {entries:,} gaps do not fit {total:,} weights")
+    if kept > total or not kept <= (kept if entries is None else entries) <= kept + total // FAR:
+        raise Damaged(f"{kept:,} weights and {entries or 0:,} gaps do not fit {total:,} weights")
     biases = sum(shape[0] for name, shape in shapes.items() if name.endswith(".bias"))
     found = len(tensors[f"{branch}.biases"])
     if found != biases:
@@ -217,7 +220,7 @@ def _header(text: str, file: str) -> dict[str, Any]:
     """Return the dtype, and by branch the widths and counts, all checked for their types."""
     try:
         found = json.loads(text)
-        coder, values = found["coder"], found["values"]
+        coder, values, raw = found["coder"], found["values"], found.get("raw")
         about: dict[str, Any] = {}
         for branch in BRANCHES:
             own = found[branch]
@@ -232,9 +235,15 @@ def _header(text: str, file: str) -> dict[str, Any]:
         )
     for branch in BRANCHES:
         widths, kept, gaps = about[branch]
-        if not 2 <= len(widths) <= 8 or not _counts(*widths, kept, gaps) or min(widths) < 1:
+        numbers = (*widths, kept, 0 if gaps is None else gaps)
+        if not 2 <= len(widths) <= 8 or not _counts(*numbers) or min(widths) < 1:
             raise _damaged(file, f"its header's numbers of the {branch} branch are out of range")
-    return {**about, "dtype": dtypes[values]}
+    dtype = dtypes[values]
+    if raw is None:  # files from before it was written
+        raw = dtype.itemsize // 2
+    if type(raw) is not int or not 0 < raw < dtype.itemsize:
+        raise _damaged(file, f"it claims {str(raw)[:20]} plain planes of {dtype.itemsize}")
+    return {**about, "dtype": dtype, "raw": raw}
 
 
 def _counts(*numbers: Any) -> bool:

@@ -41,8 +41,8 @@ def training():
 
 
 def config_of(prune, **changes):
-    values = {"widths": TINY, "steps": 4, "batch": 2, "crop": 32, **changes}
-    return Config("tuned", (Data("pairs", "nowhere"),), prune=prune, **values)
+    values = {"widths": TINY, "steps": 4, "batch": 2, "crop": 32, "precision": "float32"}
+    return Config("tuned", (Data("pairs", "nowhere"),), prune=prune, **(values | changes))
 
 
 def kept(weights, branch="semantic"):

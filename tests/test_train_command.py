@@ -1,18 +1,24 @@
 """``nucprune train`` from a configuration to a checkpoint, through a kill."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import napari_nucprune
 from napari_nucprune.checkpoint.format import load
 from napari_nucprune.cli import main
 from napari_nucprune.synthetic import synthetic
+from napari_nucprune.training import model_card
+from napari_nucprune.training.config import load_config
+from napari_nucprune.training.mixture import digest
 
 CONFIG = """
 name = "tiny"
@@ -22,6 +28,7 @@ batch = 2
 crop = 64
 save_every = 2
 threads = 1
+precision = "float32"
 
 [[data]]
 layout = "pairs"
@@ -55,8 +62,10 @@ def test_training_writes_a_checkpoint_with_its_card(folder, capsys):
     assert checkpoint.provenance["patients"]["pairs d"]["half"] == "second"
     assert set(checkpoint.provenance["metrics"]) == {"pairs, second half", "pairs, both halves"}
     card = (folder / "run" / "tiny.md").read_text()
-    for word in ("CC0", "0.25 um/px", "6 steps", "pairs c", checkpoint.sha256):
+    data = checkpoint.provenance["data"][0]["sha256"]
+    for word in ("CC0", "0.25 um/px", "6 steps", "pairs c", checkpoint.sha256, data[:12]):
         assert word in card
+    assert checkpoint.provenance["precision"] == "float32"
     assert (folder / "run" / "log.csv").read_text().startswith("step,lr,")
     # The checkpoint is one that the other commands take.
     assert main(["info", str(folder / "run" / "tiny.safetensors")]) == 0
@@ -92,6 +101,48 @@ def test_a_killed_run_goes_on_to_the_same_weights(folder):
     assert train(folder, "killed") == 0
     whole, killed = (load(folder / d / "tiny.safetensors") for d in ("whole", "killed"))
     assert whole.sha256 == killed.sha256
+
+
+def test_folds_hold_out_every_patient_once(folder, capsys):
+    held = []
+    for fold in "12":
+        command = ["train", str(folder / "config.toml"), "-o", str(folder / fold), "--fold"]
+        assert main([*command, f"{fold}/2", "--device", "cpu"]) == 0
+        about = load(folder / fold / "tiny.safetensors").provenance
+        held.append({name.split()[1] for name in about["patients"]})
+        assert set(about["data"][0]["validation"]) == held[-1]
+    assert held[0] | held[1] == set("abcd")
+    assert not held[0] & held[1]
+    capsys.readouterr()
+    for wrong in ("3/2", "0/2", "1/1", "1", "a/b", "9/9"):
+        command = ["train", str(folder / "config.toml"), "-o", str(folder / "x"), "--fold", wrong]
+        assert main(command) == 2, wrong
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1, wrong
+        assert "fold" in said.lower(), wrong
+
+
+def test_the_digest_of_a_set_is_of_its_pixels(folder):
+    data = load_config(folder / "config.toml").data[0]
+    before = digest(data)
+    assert digest(data) == before
+    path = folder / "data" / "labels" / "b.png"
+    labels = np.asarray(Image.open(path)).copy()
+    Image.fromarray(labels).save(path, compress_level=1)
+    assert digest(data) == before
+    labels[3, 4] += 1
+    Image.fromarray(labels).save(path)
+    assert digest(data) != before
+
+
+def test_the_commit_is_that_of_the_sources(monkeypatch):
+    root = Path(napari_nucprune.__file__).parents[2]
+    if not (root / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("not run from a git repository")
+    said = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True)
+    assert model_card.commit().rstrip("+") == said.stdout.strip()
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert model_card.commit() is None
 
 
 def test_a_patient_that_is_not_there(folder, capsys):

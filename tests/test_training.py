@@ -1,4 +1,5 @@
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -16,6 +17,7 @@ from napari_nucprune.training.augment import Prepared, random_crop
 from napari_nucprune.training.config import Config, Data, load_config
 from napari_nucprune.training.fit import Fit, learning_rate, semantic_loss
 from napari_nucprune.training.mixture import batch_of, prepare
+from napari_nucprune.training.precision import faster
 from napari_nucprune.training.targets import crowding, distance_target
 
 
@@ -202,6 +204,7 @@ def config_of(**changes):
         "seed": 3,
         "save_every": 2,
         "lr": 1e-2,
+        "precision": "float32",
     }
     return Config(**(values | changes))
 
@@ -407,6 +410,46 @@ def test_another_configuration_is_refused(changes, tmp_path):
         other.resume()
     assert is_one_line(caught.value)
     assert fit.state_file.read_bytes() == before
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with(training, tmp_path, monkeypatch):
+    monkeypatch.setattr("napari_nucprune.training.fit.faster", lambda *_: "bfloat16")
+    config = config_of(steps=2, precision="auto")
+    said = []
+    fit = Fit(config, tmp_path)
+    fit.run(training, lambda text, *_: said.append(text))
+    assert "bfloat16" in said[-1]
+    assert {w.dtype for w in fit.weights()["semantic"].values()} == {np.dtype(np.float32)}
+    monkeypatch.setattr("napari_nucprune.training.fit.faster", lambda *_: "float32")
+    again = Fit(replace(config, steps=4), tmp_path)
+    again.resume()
+    again.run(training)
+    assert again.precision == "bfloat16"
+    plain = Fit(replace(config, precision="float32"), tmp_path / "plain")
+    (tmp_path / "plain").mkdir()
+    plain.run(training)
+    a, b = (f.weights()["semantic"]["head.weight"] for f in (plain, fit))
+    assert not np.array_equal(a, b)
+    np.testing.assert_allclose(a, b, atol=0.02)
+
+
+def test_the_faster_precision_is_measured(monkeypatch):
+    """bfloat16 where a step is quick with it, and torch's random numbers stay as they were."""
+    slow = set()
+
+    class Autocast(torch.autocast):
+        def __exit__(self, *error):
+            if self._enabled in slow:
+                time.sleep(0.05)
+            return super().__exit__(*error)
+
+    monkeypatch.setattr(torch, "autocast", Autocast)
+    state = torch.get_rng_state()
+    for name, enabled in (("float32", True), ("bfloat16", False)):
+        slow.clear()
+        slow.add(enabled)
+        assert faster(config_of(), torch.device("cpu")) == name
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_more_steps_and_other_threads_go_on(tmp_path):

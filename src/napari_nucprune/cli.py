@@ -124,6 +124,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("-o", "--output", required=True, metavar="DIR")
     train.add_argument("--from", dest="start", metavar="CHECKPOINT", help="start from its weights")
     train.add_argument("--seed", type=int, metavar="N")
+    train.add_argument(
+        "--fold", metavar="I/K", help="hold out the I-th of K parts of every set's patients"
+    )
     train.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps")
 
     _bench(commands.add_parser("bench", help="the sparse kernels against dense runtimes, timed"))

@@ -8,16 +8,16 @@ planes as they are, then the highest, the exponent alone, in a zstd frame.
 
 zstd for its Huffman codes. Distances between pruned weights are all but memoryless, so codes by
 their frequencies come to within a few per cent of their entropy; blocks have tables of their own,
-which follow the densities of the layers; mantissas are noise that no coder shortens. It is in the standard library from Python 3.14 on, and `backports.zstd` is the same for
-older ones. zlib, which all have, gives the same sizes, but takes three to five times as long to
-unpack.
+which follow the densities of the layers; mantissas are noise that no coder shortens. It is in the
+standard library from Python 3.14 on, and `backports.zstd` is the same for older ones. zlib, which
+all have, gives the same sizes, but takes three to five times as long to unpack.
 """
 
 from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,7 @@ def decode(
     if high[-1].max(initial=0) >= (0xFF if dtype.itemsize == 4 else 0xF8):
         raise Damaged("a weight is not finite")
     planes = [*low, *high]
+    put: Callable[..., NDArray[np.float32] | None]
     if entries is None:
         if len(places) != -(-total // 8):
             raise Damaged(f"{len(places):,} bytes of bits for {total:,} weights")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from ..doors import BRANCHES
@@ -18,11 +19,13 @@ def train(options: argparse.Namespace) -> None:
     from ..runtime.torch_runtime import pick_device
     from ..training.config import load_config
     from ..training.fit import Fit
-    from ..training.mixture import prepare
+    from ..training.mixture import folded, prepare
     from ..training.model_card import finish
     from ..training.prune_finetune import FineTune
 
     config = load_config(options.config, options.seed)
+    if options.fold is not None:
+        config = folded(config, *_fold(options.fold))
     device = pick_device(options.device)
     folder = Path(options.output)
     try:
@@ -48,7 +51,16 @@ def train(options: argparse.Namespace) -> None:
     if tuning is not None and fit.step == 0:
         tuning.begin(training, show_progress)
     fit.run(training, report)
+    config = replace(config, precision=fit.precision or config.precision)
     checkpoint = finish(config, fit.finished(), validation, folder, device, show_progress, start)
     for name, row in checkpoint.provenance["metrics"].items():
         print(f"{name}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("semantic_dice", "aji", "pq")))
     print(f"wrote {folder / config.name}.safetensors and its model card {config.name}.md")
+
+
+def _fold(text: str) -> tuple[int, int]:
+    fold, _, folds = text.partition("/")
+    try:
+        return int(fold), int(folds)
+    except ValueError:
+        raise InputError(f"--fold is {text!r}; expected I/K, 1/5 for the first of five.") from None

@@ -137,7 +137,7 @@ class Fit:
                     average.load_state_dict(state["averages"][branch])
             self.step = int(state["step"])
             # A run goes on as it began, whatever this computer would choose.
-            self.precision = str(state.get("precision", "float32"))
+            self.precision = state.get("precision", "float32")
         except Exception as error:
             raise InputError(damaged) from error
 
@@ -212,7 +212,6 @@ class Fit:
             torch.set_num_threads(self.config.threads)
         if self.precision is None:
             self.precision = faster(self.config, self.device)
-        progress(f"computing in {self.precision}", self.step, self.config.steps)
         for net in self.nets.values():
             net.train()
         started, first = time.monotonic(), self.step
@@ -230,7 +229,7 @@ class Fit:
                 left = (time.monotonic() - started) / (self.step - first)
                 left *= (self.config.steps - self.step) / 60
                 parts = [f"{branch} {mean[branch]:.4f}" for branch in self.config.branches]
-                text = ", ".join([*parts, f"{left:.0f} min left"])
+                text = ", ".join([*parts, str(self.precision), f"{left:.0f} min left"])
                 progress(text, self.step, self.config.steps)
                 mean = dict.fromkeys(BRANCHES, 0.0)
         for net in self.nets.values():

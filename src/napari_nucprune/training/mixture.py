@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,7 +13,7 @@ from ..datasets.base import Annotated
 from ..datasets.registry import open_folder
 from ..errors import InputError
 from .augment import Prepared, random_crop
-from .config import Config
+from .config import Config, Data
 from .targets import crowding, distance_target
 
 
@@ -52,6 +55,46 @@ def prepare(config: Config) -> tuple[list[Prepared], dict[str, list[Annotated]]]
     if not training:
         raise InputError("Every image is held out for validation; nothing is left to train on.")
     return training, validation
+
+
+def folded(config: Config, fold: int, folds: int) -> Config:
+    """Return the configuration that holds out one of ``folds`` parts of every set's patients.
+
+    Parameters
+    ----------
+    config
+        Its lists of validation patients are replaced.
+    fold, folds
+        Which part, 1 to ``folds``. Parts depend on the sets alone, not on the seed: every patient
+        is in one of them.
+
+    Raises
+    ------
+    InputError
+        Where ``fold`` is not one of them, or no set has a patient in it.
+    """
+    if not 1 <= fold <= folds or folds < 2:
+        raise InputError(f"There is no fold {fold} of {folds}; give I/K with K from 2, I from 1.")
+    data: list[Data] = []
+    for own in config.data:
+        folder = open_folder(own.path, own.layout, **own.options)
+        patients = sorted({entry.patient for entry in folder.entries})
+        order = np.random.default_rng(folds).permutation(len(patients))
+        held = sorted(patients[i] for i in order[fold - 1 :: folds])
+        data.append(replace(own, validation=tuple(held)))
+    if not any(own.validation for own in data):
+        raise InputError(f"Fold {fold} of {folds} holds no patient; give fewer folds.")
+    return replace(config, data=tuple(data))
+
+
+def digest(data: Data) -> str:
+    """Hash a set's images and labels as they are read, in order: sha256 over names and pixels."""
+    found = hashlib.sha256()
+    for item in open_folder(data.path, data.layout, **data.options):
+        found.update(f"{item.name}{item.rgb.shape}".encode())
+        found.update(np.ascontiguousarray(item.rgb).tobytes())
+        found.update(np.ascontiguousarray(item.labels).tobytes())
+    return found.hexdigest()
 
 
 def _prepared(item: Annotated, weight: float, config: Config) -> Prepared:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +19,7 @@ from ..datasets.evaluate import count_image, run_on
 from ..doors import BRANCHES, Merge, Progress, Scores, no_progress
 from ..runtime.torch_runtime import TorchRuntime
 from .config import Config
+from .mixture import digest
 
 #: What is tried, in this order, each at the best of those before.
 GRID: dict[str, tuple[float, ...]] = {
@@ -97,12 +100,14 @@ def finish(
             patients[f"{layout} {patient}"] = result
     provenance = {
         "software": f"napari-nucprune {__version__}",
+        "commit": commit(),
         "seed": config.seed,
         "steps": config.steps,
         "batch": config.batch,
         "crop": config.crop,
         "branches": list(config.branches),
         "ema": config.ema,
+        "precision": config.precision,
         "data": _data(config, validation),
         "started_from": _started_from(start),
         "metrics": metrics,
@@ -162,9 +167,38 @@ def _data(config: Config, validation: Mapping[str, list[Annotated]]) -> list[dic
             "weight": data.weight,
             "licence": data.options.get("licence", licences.get(data.layout, "not stated")),
             "validation": list(data.validation),
+            "sha256": digest(data),
         }
         for data in config.data
     ]
+
+
+def commit() -> str | None:
+    """Return the commit of the sources that run, with ``+`` where they were changed since.
+
+    None for an installed package, and where there is no git.
+    """
+    package = Path(__file__).resolve().parents[1]
+    git = shutil.which("git")
+    if git is None or not (package.parents[1] / "pyproject.toml").is_file():
+        return None
+
+    def asked(*arguments: str) -> str:
+        command = [git, "-C", str(package), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if Path(asked("rev-parse", "--show-toplevel")).resolve() != package.parents[1]:
+            return None
+        changed = asked("status", "--porcelain", "--untracked-files=no", "--", str(package))
+        return asked("rev-parse", "HEAD") + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _commit(about: Mapping[str, Any]) -> str:
+    found = about.get("commit")
+    return f"commit `{found[:12]}`" if found else "commit not noted"
 
 
 def card(checkpoint: Checkpoint) -> str:
@@ -184,18 +218,19 @@ def card(checkpoint: Checkpoint) -> str:
         f"least area {merge.min_area_um2:g} um2, saddle {merge.saddle:g}",
         f"- Trained by `nucprune train`: {about['steps']} steps of {about['batch']} crops of "
         f"{about['crop']} px, {_branches(about)}, seed {about['seed']}",
+        f"- Software: {about['software']}, {_commit(about)}",
         *_history(about.get("started_from")),
         *_pruned(checkpoint),
         f"- Weights' sha256: `{checkpoint.sha256}`",
         "",
         "## Data",
         "",
-        "| layout | folder | drawn with weight | licence | held out for validation |",
-        "|---|---|---|---|---|",
+        "| layout | folder | drawn with weight | licence | held out for validation | sha256 |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {d.get('name', d['layout'])} | {d['folder']} | {d['weight']:g} | {d['licence']} | "
-        f"{', '.join(d['validation'])} |"
+        f"{', '.join(d['validation'])} | {d.get('sha256', 'not noted')[:12]} |"
         for d in about["data"]
     ]
     lines += ["", "## Validation (mean over images; the first half fitted the watershed)", ""]

@@ -12,7 +12,7 @@ import time
 
 import numpy as np
 
-from napari_nucprune.checkpoint.bundled import open_checkpoint
+from napari_nucprune.checkpoint.shipped import open_checkpoint
 from napari_nucprune.doors import Field, Pruning
 from napari_nucprune.errors import Cancelled
 from napari_nucprune.pruning.strategy import Ranking

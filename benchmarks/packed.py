@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from napari_nucprune.checkpoint.bundled import open_checkpoint
 from napari_nucprune.checkpoint.format import load, save
 from napari_nucprune.checkpoint.packed import halved
+from napari_nucprune.checkpoint.shipped import open_checkpoint
 from napari_nucprune.doors import Pruning
 from napari_nucprune.pruning.cost import packed_size
 from napari_nucprune.pruning.strategy import Ranking, apply

@@ -81,7 +81,7 @@ def agreement(a: NDArray[np.int32], b: NDArray[np.int32]) -> tuple[bool, float]:
 
 def fields(folder: Path, sizes: list[int], images: int):
     """Yield (name, size, maps) of the first images."""
-    from napari_nucprune.checkpoint.bundled import open_checkpoint
+    from napari_nucprune.checkpoint.shipped import open_checkpoint
     from napari_nucprune.doors import Field
     from napari_nucprune.runtime.torch_runtime import TorchRuntime
 
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
-    from napari_nucprune.checkpoint.bundled import open_checkpoint
+    from napari_nucprune.checkpoint.shipped import open_checkpoint
 
     # scikit-image has no saddles: both do without.
     parameters = replace(open_checkpoint().merge, saddle=1.0)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 from recovery_parts import parts
 
-from napari_nucprune.checkpoint.bundled import open_checkpoint
 from napari_nucprune.checkpoint.format import Checkpoint
+from napari_nucprune.checkpoint.shipped import open_checkpoint
 from napari_nucprune.datasets.base import Annotated
 from napari_nucprune.datasets.evaluate import count_image, run_on
 from napari_nucprune.datasets.registry import open_folder

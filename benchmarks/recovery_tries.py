@@ -20,8 +20,8 @@ import torch
 from recovery import Study, cells, crops_of, table
 from torch.nn import functional as F
 
-from napari_nucprune.checkpoint.bundled import open_checkpoint
 from napari_nucprune.checkpoint.format import Checkpoint
+from napari_nucprune.checkpoint.shipped import open_checkpoint
 from napari_nucprune.checkpoint.unet import build
 from napari_nucprune.datasets.evaluate import count_image, run_on
 from napari_nucprune.datasets.registry import open_folder

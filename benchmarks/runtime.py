@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_nucprune.checkpoint.bundled import open_checkpoint
+from napari_nucprune.checkpoint.shipped import open_checkpoint
 from napari_nucprune.cli import main as nucprune
 from napari_nucprune.cli import parser
 from napari_nucprune.commands.bench import image, matrix

@@ -18,7 +18,7 @@ import zarr
 from pyramid import DATA
 from scipy.ndimage import label as connected
 
-from napari_nucprune.checkpoint.bundled import open_checkpoint
+from napari_nucprune.checkpoint.shipped import open_checkpoint
 from napari_nucprune.compare.metrics import score
 from napari_nucprune.slides import fixed
 from napari_nucprune.slides.cluster import Crew

@@ -41,7 +41,7 @@ import psutil
 from qtpy.QtWidgets import QApplication
 
 from napari_nucprune import samples
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.widgets import layers
 from napari_nucprune.widgets.dock import NucpruneDock
 
@@ -54,8 +54,8 @@ def quick_network(folder: Path) -> None:
     from helpers import QUICK, make_checkpoint
     from napari_nucprune.checkpoint.format import save
 
-    save(make_checkpoint(QUICK, name=bundled.DEFAULT), folder / f"{bundled.DEFAULT}.safetensors")
-    bundled.FOLDER = folder
+    save(make_checkpoint(QUICK, name=shipped.DEFAULT), folder / f"{shipped.DEFAULT}.safetensors")
+    shipped.FOLDER = folder
 
 
 def keep_programs() -> None:
@@ -186,7 +186,7 @@ class Monkey:
             "stack slider": (1, stack_slider),
             "pin": (1, dock.compare.pin.click),
             "bad checkpoint": (1, bad_checkpoint),
-            "good checkpoint": (1, lambda: dock.open_checkpoint(bundled.DEFAULT)),
+            "good checkpoint": (1, lambda: dock.open_checkpoint(shipped.DEFAULT)),
             "add image": (2, self.add_image),
             "delete layer": (4, self.delete_layer),
             "rename layer": (1, self.rename_layer),

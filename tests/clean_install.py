@@ -67,7 +67,7 @@ def main() -> int:
             assert "valid!" in call(bin_ / "npe2", "validate", "napari-nucprune", cwd=place)
             where, native = call(bin_ / "python", "-c", PICTURE, cwd=place).split()
             assert (folder / "checkout" in Path(where).parents) == (kind == "editable"), where
-            about = call(bin_ / "nucprune", "info", "he-nuclei", cwd=place).splitlines()[0]
+            about = call(bin_ / "nucprune", "info", "full", cwd=place).splitlines()[0]
             said = json.loads(
                 call(bin_ / "nucprune", "segment", "field.tif", "-o", "out", "--mpp", "0.25",
                      "--cr", "8", "--recover", "field.tif", "--json", cwd=place)

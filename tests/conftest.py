@@ -96,12 +96,12 @@ def dev() -> ModuleType:
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A small network of random weights in the place of the bundled one."""
     from helpers import QUICK, make_checkpoint
-    from napari_nucprune.checkpoint import bundled
+    from napari_nucprune.checkpoint import shipped
     from napari_nucprune.checkpoint.format import save
 
     folder = tmp_path / "weights"
     folder.mkdir()
-    checkpoint = make_checkpoint(QUICK, seed=3, name=bundled.DEFAULT)
-    save(checkpoint, folder / f"{bundled.DEFAULT}.safetensors")
-    monkeypatch.setattr(bundled, "FOLDER", folder)
+    checkpoint = make_checkpoint(QUICK, seed=3, name=shipped.DEFAULT)
+    save(checkpoint, folder / f"{shipped.DEFAULT}.safetensors")
+    monkeypatch.setattr(shipped, "FOLDER", folder)
     return checkpoint

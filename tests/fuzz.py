@@ -65,7 +65,7 @@ def session_seed(path: Path) -> None:
     path.write_text(json.dumps({
         "format": FORMAT, "version": VERSION, "live": True,
         "image": {"name": "a", "path": None, "area": "whole image", "mpp": 0.25},
-        "checkpoint": {"origin": "he-nuclei", "sha256": "0"},
+        "checkpoint": {"origin": "full", "sha256": "0"},
         "pruning": {"strategy": "layer-wise", "recovery": "off", "reselect": False, "linked": True,
                     "cr": 5, "cr_semantic": 5, "cr_distance": 5.5, "keep": None},
         "compare": {"result": "shown", "reference": "dense", "differences": True, "filled": True,

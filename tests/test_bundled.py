@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.compare.metrics import score
 from napari_nucprune.datasets.monuseg import read
 from napari_nucprune.doors import Field, Pruning
@@ -15,7 +15,7 @@ from napari_nucprune.synthetic import synthetic
 
 @pytest.fixture(scope="module")
 def checkpoint():
-    return bundled.open_checkpoint()
+    return shipped.open_checkpoint()
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def runtime(checkpoint):
 
 
 def test_the_default_is_there_with_the_published_architecture(checkpoint):
-    assert bundled.DEFAULT in bundled.names()
+    assert shipped.DEFAULT in shipped.names()
     for branch in ("semantic", "distance"):
         layers = checkpoint.layers(branch)
         assert sum(layer.size for layer in layers) == 1_939_392
@@ -37,7 +37,7 @@ def test_it_says_where_it_is_from(checkpoint):
     about = checkpoint.provenance
     assert {d["layout"] for d in about["data"]} >= {"monuseg", "tnbc"}
     assert all(d["licence"] for d in about["data"])
-    card = (bundled.FOLDER / f"{bundled.DEFAULT}.md").read_text(encoding="utf-8")
+    card = (shipped.FOLDER / f"{shipped.DEFAULT}.md").read_text(encoding="utf-8")
     assert checkpoint.sha256 in card
     for patient in about["patients"]:
         assert patient in card

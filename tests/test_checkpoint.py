@@ -19,7 +19,7 @@ from helpers import (
     make_checkpoint,
     shapes_by_hand,
 )
-from napari_nucprune.checkpoint import architecture, bundled
+from napari_nucprune.checkpoint import architecture, shipped
 from napari_nucprune.checkpoint import format as files
 from napari_nucprune.checkpoint.unet import WIDTHS, UNet, build
 from napari_nucprune.doors import BRANCHES, Merge, Pruning
@@ -275,13 +275,13 @@ def test_anybody_can_load_it_in_six_lines(tmp_path):
 
 
 def test_the_bundled_names(monkeypatch, tmp_path, tiny):
-    monkeypatch.setattr(bundled, "FOLDER", tmp_path)
-    for name in ("aa", bundled.DEFAULT, "zz"):
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    for name in ("aa", shipped.DEFAULT, "zz"):
         files.save(tiny, tmp_path / f"{name}.safetensors")
-    assert bundled.names() == [bundled.DEFAULT, "aa", "zz"]
-    assert equal_weights(bundled.open_checkpoint("aa"), tiny)
+    assert shipped.names() == [shipped.DEFAULT, "aa", "zz"]
+    assert equal_weights(shipped.open_checkpoint("aa"), tiny)
     with pytest.raises(InputError, match="neither a bundled checkpoint") as caught:
-        bundled.open_checkpoint("nope")
+        shipped.open_checkpoint("nope")
     assert is_one_line(caught.value)
 
 

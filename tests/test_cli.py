@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.format import load
 from napari_nucprune.cli import main
 from napari_nucprune.synthetic import synthetic
@@ -153,7 +153,7 @@ def test_old_results_are_replaced_only_by_complete_new_ones(image, tmp_path, mon
 
 def test_prune_then_run_as_stored(image, tmp_path, capsys, quick):
     file = tmp_path / "pruned.safetensors"
-    assert main(["prune", bundled.DEFAULT, "-o", str(file), "--cr", "8"]) == 0
+    assert main(["prune", shipped.DEFAULT, "-o", str(file), "--cr", "8"]) == 0
     assert load(file).parent_sha256 == quick.sha256
     common = ["segment", str(image), "--mpp", "0.25", "-o"]
     assert main([*common, str(tmp_path / "a"), "--cr", "8"]) == 0
@@ -165,7 +165,7 @@ def test_prune_then_run_as_stored(image, tmp_path, capsys, quick):
     assert "stored pruned at CR" in one_sentence(capsys)
     assert main(["info", str(file)]) == 0
     assert quick.sha256 in capsys.readouterr().out
-    assert main(["prune", bundled.DEFAULT, "-o", str(file)]) == 2
+    assert main(["prune", shipped.DEFAULT, "-o", str(file)]) == 2
 
 
 def test_evaluate_pairs(tmp_path, capsys):

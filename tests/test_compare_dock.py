@@ -62,7 +62,7 @@ def rest(dock, qtbot, timeout=60_000):
 
 
 def test_numbers_are_those_of_evaluate(viewer, dock, quick, qtbot, tmp_path, shared_data):
-    from napari_nucprune.checkpoint import bundled
+    from napari_nucprune.checkpoint import shipped
     from napari_nucprune.cli import main
 
     name = "TCGA-18-5592-01Z-00-DX1"
@@ -83,7 +83,7 @@ def test_numbers_are_those_of_evaluate(viewer, dock, quick, qtbot, tmp_path, sha
     settle(dock, qtbot)
     main([
         "evaluate", str(tmp_path), "--layout", "pairs", "--mpp", "0.4", "--cr-semantic", "3",
-        "--cr-distance", "5", "--checkpoint", str(bundled.FOLDER / f"{bundled.DEFAULT}.safetensors"),
+        "--cr-distance", "5", "--checkpoint", str(shipped.FOLDER / f"{shipped.DEFAULT}.safetensors"),
         "--json", str(tmp_path / "out.json"),
     ])  # fmt: skip
     (expected,) = json.loads((tmp_path / "out.json").read_text())["images"]

@@ -12,7 +12,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
 from helpers import QUICK
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.format import load
 from napari_nucprune.nuclei.watershed import merge
 from napari_nucprune.pruning.strategy import Ranking
@@ -275,7 +275,7 @@ def test_a_bad_checkpoint_changes_nothing(viewer, dock, qtbot, tmp_path, monkeyp
     assert "holiday.safetensors" in dock.message.text()
     assert dock.session is session
     assert dock.preview is shown
-    assert dock.checkpoint.choice.currentText() == bundled.DEFAULT
+    assert dock.checkpoint.choice.currentText() == shipped.DEFAULT
 
 
 def test_save_checkpoint_labels_and_table(viewer, dock, quick, qtbot, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 from helpers import TINY, branch_weights, is_one_line, make_checkpoint
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.format import save
 from napari_nucprune.cli import main
 from napari_nucprune.errors import InputError
@@ -251,10 +251,10 @@ OPTIONS = {
 def small(tmp_path_factory):
     """A quick network in the place of the bundled one, for all rows."""
     folder = tmp_path_factory.mktemp("weights")
-    checkpoint = make_checkpoint(TINY, seed=3, name=bundled.DEFAULT)
-    save(checkpoint, folder / f"{bundled.DEFAULT}.safetensors")
+    checkpoint = make_checkpoint(TINY, seed=3, name=shipped.DEFAULT)
+    save(checkpoint, folder / f"{shipped.DEFAULT}.safetensors")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bundled, "FOLDER", folder)
+        patch.setattr(shipped, "FOLDER", folder)
         yield replace(checkpoint)
 
 
@@ -433,7 +433,7 @@ def test_a_full_disk_can_be_continued(where, tmp_path, capsys, dock, monkeypatch
         command = ["segment", str(image), "-o", str(tmp_path / "out"), "--mpp", "0.25"]
     else:
         monkeypatch.setattr("safetensors.numpy.save_file", full)
-        command = ["prune", bundled.DEFAULT, "-o", str(target), "--cr", "2"]
+        command = ["prune", shipped.DEFAULT, "-o", str(target), "--cr", "2"]
     before = folder_state(tmp_path)
     if where == "dock":
         from qtpy.QtWidgets import QFileDialog
@@ -460,13 +460,13 @@ def test_what_the_computer_refuses_is_no_fault_of_ours(
     def refuse(*_, **__):
         raise error
 
-    monkeypatch.setattr(bundled, "open_checkpoint", refuse)
+    monkeypatch.setattr(shipped, "open_checkpoint", refuse)
     if door == "dock":
         dock.say("")
-        assert not dock.open_checkpoint(bundled.DEFAULT)
+        assert not dock.open_checkpoint(shipped.DEFAULT)
         text = dock.message.text()
     else:
-        assert main(["info", bundled.DEFAULT]) == 3
+        assert main(["info", shipped.DEFAULT]) == 3
         text = said(capsys)
     assert words in text
     assert is_one_line(text)
@@ -515,8 +515,8 @@ def test_a_read_only_folder(what, tmp_path, capsys, dock, monkeypatch):
     command = {
         "segment": ["segment", str(image), "--mpp", "0.25", "-o", f"{READ_ONLY}/out"],
         "slide": ["segment", str(image), "--mpp", "0.25", "--slide", "-o", f"{READ_ONLY}/out"],
-        "prune": ["prune", bundled.DEFAULT, "--cr", "2", "-o", target],
-        "packed": ["prune", bundled.DEFAULT, "--cr", "2", "--packed", "-o", target],
+        "prune": ["prune", shipped.DEFAULT, "--cr", "2", "-o", target],
+        "packed": ["prune", shipped.DEFAULT, "--cr", "2", "--packed", "-o", target],
         "convert": ["convert", str(net), "--mpp", "0.25", "-o", target],
         "sweep": ["sweep", *pairs, "--cr", "1", "-o", f"{READ_ONLY}/out"],
         "evaluate": ["evaluate", *pairs, "--json", f"{READ_ONLY}/out.json"],
@@ -548,7 +548,7 @@ def test_output_below_a_file(what, tmp_path, capsys, small):
     save(make_checkpoint(TINY), tmp_path / "c.safetensors")
     command = {
         "segment": ["segment", str(image), "--mpp", "0.25", "-o", str(tmp_path / "file" / "out")],
-        "prune": ["prune", bundled.DEFAULT, "--cr", "2", "-o", str(tmp_path / "file" / "c.safetensors")],
+        "prune": ["prune", shipped.DEFAULT, "--cr", "2", "-o", str(tmp_path / "file" / "c.safetensors")],
         "convert": ["convert", str(tmp_path / "c.safetensors"), "--mpp", "0.25",
                     "-o", str(tmp_path / "file" / "c.safetensors")],
     }[what]  # fmt: skip

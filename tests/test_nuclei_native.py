@@ -15,7 +15,7 @@ from skimage.measure import regionprops_table
 from skimage.segmentation import watershed
 
 from napari_nucprune import native
-from napari_nucprune.checkpoint.bundled import open_checkpoint
+from napari_nucprune.checkpoint.shipped import open_checkpoint
 from napari_nucprune.doors import Field, Maps, Merge
 from napari_nucprune.nuclei import kernels, plain
 from napari_nucprune.nuclei.table import measure

@@ -19,7 +19,7 @@ from qtpy.QtWidgets import (
 )
 
 from helpers import is_one_line, noise
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.foreign import open_foreign
 from napari_nucprune.doors import BRANCHES
 from napari_nucprune.slides.field import take
@@ -151,7 +151,7 @@ def test_cancelled_anywhere_all_stays_as_it_was(dock, files, hands, at):
     assert len(done.titles) == at + 1
     assert dock.session is session
     assert dock.preview is shown
-    assert dock.checkpoint.choice.currentText() == bundled.DEFAULT
+    assert dock.checkpoint.choice.currentText() == shipped.DEFAULT
 
 
 def test_two_files_that_make_no_network_are_a_sentence(dock, files, tmp_path, hands):

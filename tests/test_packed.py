@@ -17,8 +17,8 @@ from safetensors.numpy import load_file, safe_open, save_file
 from helpers import QUICK, TINY, equal_weights, is_one_line, make_checkpoint
 from napari_nucprune import native
 from napari_nucprune.checkpoint import coding, packed
-from napari_nucprune.checkpoint.bundled import open_checkpoint
 from napari_nucprune.checkpoint.format import load, save
+from napari_nucprune.checkpoint.shipped import open_checkpoint
 from napari_nucprune.cli import main
 from napari_nucprune.doors import BRANCHES, Field, Pruning
 from napari_nucprune.errors import InputError
@@ -472,7 +472,7 @@ def test_on_the_command_line(quick, tmp_path, capsys):
     files = {}
     for option in ("", "--packed", "--fp16"):
         files[option] = tmp_path / f"out{option}.safetensors"
-        arguments = ["prune", "he-nuclei", "--cr", "8", "-o", str(files[option])]
+        arguments = ["prune", "full", "--cr", "8", "-o", str(files[option])]
         assert main([*arguments, *filter(None, [option])]) == 0
         printed = capsys.readouterr().out
         assert ("values and positions" in printed) == bool(option)

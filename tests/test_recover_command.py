@@ -11,7 +11,7 @@ import tifffile
 from PIL import Image
 
 from helpers import equal_weights
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.format import load, save
 from napari_nucprune.cli import main
 from napari_nucprune.doors import BRANCHES, Pruning
@@ -73,7 +73,7 @@ def semantic_of(folder):
 
 def test_prune_saves_what_was_recovered_and_it_runs_as_stored(quick, image, rgb, tmp_path, capsys):
     file = tmp_path / "recovered.safetensors"
-    command = ["prune", bundled.DEFAULT, "-o", str(file), *CR, "--recover", str(image)]
+    command = ["prune", shipped.DEFAULT, "-o", str(file), *CR, "--recover", str(image)]
     assert main(command) == 0
     printed, said = capsys.readouterr()
     assert "recovered on 4 crops of tissue.png" in printed
@@ -113,7 +113,7 @@ def test_prune_saves_what_was_recovered_and_it_runs_as_stored(quick, image, rgb,
 
 def test_without_reselection_the_mask_is_the_strategys(quick, image, rgb, tmp_path, capsys):
     file = tmp_path / "recovered.safetensors"
-    command = ["prune", bundled.DEFAULT, "-o", str(file), *CR, "--recover", str(image)]
+    command = ["prune", shipped.DEFAULT, "-o", str(file), *CR, "--recover", str(image)]
     assert main([*command, "--no-reselect"]) == 0
     assert "reselected" not in capsys.readouterr().out
     found, expected = load(file), by_hand(quick, rgb, Recipe())
@@ -193,7 +193,7 @@ def test_evaluate_on_the_folder_of_images(pairs, tmp_path, capsys):
 
 def test_the_bundled_tissue_needs_no_image(quick, tmp_path, capsys):
     file = tmp_path / "small.safetensors"
-    command = ["prune", bundled.DEFAULT, "-o", str(file), *CR, "--recover", "bundled"]
+    command = ["prune", shipped.DEFAULT, "-o", str(file), *CR, "--recover", "bundled"]
     assert main(command) == 0
     assert "recovered on 16 crops of the bundled tissue" in capsys.readouterr().out
     found = load(file)
@@ -208,7 +208,7 @@ def test_the_bundled_tissue_needs_no_image(quick, tmp_path, capsys):
 def test_what_was_recovered_can_be_pruned_further(image, tmp_path):
     first, second = (tmp_path / f"{x}.safetensors" for x in "ab")
     recover = ["--recover", str(image)]
-    assert main(["prune", bundled.DEFAULT, "-o", str(first), "--cr", "4", *recover]) == 0
+    assert main(["prune", shipped.DEFAULT, "-o", str(first), "--cr", "4", *recover]) == 0
     assert main(["prune", str(first), "-o", str(second), "--cr", "8", *recover]) == 0
     a, b = load(first), load(second)
     assert b.parent_sha256 == a.parent_sha256
@@ -226,7 +226,7 @@ def test_recovery_without_a_cr_is_refused(command, recover, image, pairs, tmp_pa
     arguments = {
         "segment": [str(image), "-o", str(out)],
         "evaluate": [str(pairs), "--layout", "pairs"],
-        "prune": [bundled.DEFAULT, "-o", str(out)],
+        "prune": [shipped.DEFAULT, "-o", str(out)],
     }[command]
     given = recover if recover == "bundled" else str(image)
     assert main([command, *arguments, "--recover", given]) == 2

@@ -10,7 +10,7 @@ import pytest
 import zarr
 from scipy import ndimage
 
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.format import save
 from napari_nucprune.doors import Pruning
 from napari_nucprune.job import Job
@@ -117,8 +117,8 @@ def test_overlays_in_a_window_lie_on_the_nuclei(
     from napari_nucprune.widgets.dock import NucpruneDock
 
     path, shape, centres, mpp, network_mpp, _ = make(tmp_path / "slide.svs", *CASES[name])
-    save(oracle(network_mpp), tmp_path / f"{bundled.DEFAULT}.safetensors")
-    monkeypatch.setattr(bundled, "FOLDER", tmp_path)
+    save(oracle(network_mpp), tmp_path / f"{shipped.DEFAULT}.safetensors")
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
     viewer = make_napari_viewer()
     dock = NucpruneDock(viewer)
     viewer.window.add_dock_widget(dock)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from helpers import QUICK, is_one_line, make_checkpoint, noise
-from napari_nucprune.checkpoint.bundled import open_checkpoint
 from napari_nucprune.checkpoint.format import Checkpoint
+from napari_nucprune.checkpoint.shipped import open_checkpoint
 from napari_nucprune.doors import BRANCHES, Field, Pruning
 from napari_nucprune.errors import Cancelled, InputError
 from napari_nucprune.native import NativeMissing

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import PUBLISHED, QUICK, TINY, distinct_checkpoint, is_one_line, make_checkpoint
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.architecture import HEAD, Layer, layers
 from napari_nucprune.checkpoint.format import load
 from napari_nucprune.cli import main, parser
@@ -325,7 +325,7 @@ def test_the_order_behind_ties(published):
 @pytest.mark.usefixtures("quick")
 def test_on_the_command_line(tmp_path, capsys):
     out = tmp_path / "x.safetensors"
-    command = ["prune", bundled.DEFAULT, "-o", str(out)]
+    command = ["prune", shipped.DEFAULT, "-o", str(out)]
     for strategy in ANY_CR:
         assert main([*command, "--strategy", strategy, "--cr", "5"]) == 0
         assert load(out).own_cr["semantic"] == pytest.approx(5, rel=0.02)

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog
 
 from helpers import PUBLISHED, QUICK, is_one_line, make_checkpoint
 from napari_nucprune import samples
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.format import save
 from napari_nucprune.errors import InputError
 from napari_nucprune.widgets import layers
@@ -83,9 +83,9 @@ def quick(tmp_path, monkeypatch):
 def put_checkpoint(tmp_path, monkeypatch, widths):
     folder = tmp_path / "weights"
     folder.mkdir()
-    checkpoint = make_checkpoint(widths, seed=3, name=bundled.DEFAULT)
-    save(checkpoint, folder / f"{bundled.DEFAULT}.safetensors")
-    monkeypatch.setattr(bundled, "FOLDER", folder)
+    checkpoint = make_checkpoint(widths, seed=3, name=shipped.DEFAULT)
+    save(checkpoint, folder / f"{shipped.DEFAULT}.safetensors")
+    monkeypatch.setattr(shipped, "FOLDER", folder)
     return checkpoint
 
 
@@ -373,7 +373,7 @@ def test_the_plugins_menu_opens_the_dock(viewer, quick, dialogs, qtbot):
     (dock,) = viewer.window._qt_window.findChildren(NucpruneDock)
 
     qtbot.waitUntil(dock.isVisible)
-    assert dock.checkpoint.choice.currentText() == bundled.DEFAULT
+    assert dock.checkpoint.choice.currentText() == shipped.DEFAULT
     assert "Open Sample" in dock.message.text()
     dock.runner.close()
 
@@ -410,9 +410,9 @@ from pathlib import Path
 import numpy as np
 import napari
 from qtpy.QtCore import QTimer
-from napari_nucprune.checkpoint import bundled
+from napari_nucprune.checkpoint import shipped
 
-bundled.FOLDER = Path({folder!r})
+shipped.FOLDER = Path({folder!r})
 viewer = napari.Viewer()
 begun = time.monotonic()
 _, dock = viewer.window.add_plugin_dock_widget("napari-nucprune")
@@ -447,7 +447,7 @@ def test_quitting_in_mid_run_is_clean(qapp, tmp_path, monkeypatch, during):
     # As large as the bundled network, so that the run is still going after a second.
     put_checkpoint(tmp_path, monkeypatch, PUBLISHED)
     config = str(tmp_path / "settings.yaml")
-    code = QUIT.format(folder=str(bundled.FOLDER), during=during)
+    code = QUIT.format(folder=str(shipped.FOLDER), during=during)
     done = python(code, timeout=60, NAPARI_CONFIG=config)
     print(done.stdout)
     assert done.returncode == 0, done.stderr
@@ -462,7 +462,7 @@ def test_quitting_in_mid_run_is_clean(qapp, tmp_path, monkeypatch, during):
 
 
 def test_the_window_stays_responsive_during_a_run(viewer, dialogs, qtbot):
-    if bundled.DEFAULT not in bundled.names():
+    if shipped.DEFAULT not in shipped.names():
         pytest.skip("no bundled checkpoint")
     _, dock = viewer.window.add_plugin_dock_widget(PLUGIN)
     dock.image.area.setCurrentText("whole image")

@@ -36,11 +36,11 @@ def slide(tmp_path):
 
 @pytest.fixture
 def dock(viewer, quick):
-    from napari_nucprune.checkpoint import bundled
+    from napari_nucprune.checkpoint import shipped
     from napari_nucprune.checkpoint.format import save
 
     quick.weights["distance"]["head.weight"][:] *= 0.2
-    save(quick, bundled.FOLDER / f"{bundled.DEFAULT}.safetensors")
+    save(quick, shipped.FOLDER / f"{shipped.DEFAULT}.safetensors")
     made = NucpruneDock(viewer)
     viewer.window.add_dock_widget(made, name="nucprune")
     made.control.live.setChecked(False)

@@ -26,7 +26,8 @@ class Job:
     key
         Names the source's pixels: equal keys and boxes may be answered from memory.
     recovery
-        Whether the kept weights are refitted to the dense network, and on what.
+        Whether the kept weights are refitted to the dense network, and on what; or are those of a
+        network that was fine-tuned.
     reselect
         Whether a recovery also chooses anew which weights of a layer stay.
     """

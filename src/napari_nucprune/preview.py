@@ -30,6 +30,7 @@ from .pruning.cost import Cost, cost, packed_size
 from .pruning.strategy import Masks, Ranking, apply, as_stored
 from .recovered import Recoveries
 from .slides.field import Taken, take
+from .tuned import Ladder
 
 if TYPE_CHECKING:
     from .checkpoint.packed import Packing
@@ -58,7 +59,7 @@ class Session:
         self._field: tuple[Hashable, Taken] | None = None
         self._dense: tuple[Hashable, Preview] | None = None
         self._dense_size: tuple[int, ...] = ()
-        self._recoveries: Recoveries | None = None
+        self._recoveries: Recoveries | Ladder | None = None
 
     def masks(self, pruning: Pruning) -> Masks | None:
         """Return the masks; None where the weights run as they are stored."""
@@ -273,12 +274,14 @@ class Session:
             self._field = (key, take(job.source, self.checkpoint.mpp, job.box, job.largest))
         return self._field[1]
 
-    def _recoveries_of(self, job: Job) -> Recoveries:
+    def _recoveries_of(self, job: Job) -> Recoveries | Ladder:
         if self._recoveries is None or self._recoveries.scope != job.scope:
             self._recoveries = self._new_recoveries(job)
         return self._recoveries
 
-    def _new_recoveries(self, job: Job) -> Recoveries:
+    def _new_recoveries(self, job: Job) -> Recoveries | Ladder:
+        if job.recovery == "fine-tuned":
+            return Ladder(self.checkpoint, job.scope)
         return Recoveries(
             self.checkpoint, job.source, job.recovery, job.reselect, job.scope, self.masks
         )

@@ -20,7 +20,8 @@ from .slides.source import Source
 if TYPE_CHECKING:
     from .pruning.recovery import Calibration
 
-Recovery = Literal["off", "slide", "bundled"]
+#: ``fine-tuned`` takes a network of `tuned.Ladder` instead; nothing is recovered.
+Recovery = Literal["off", "slide", "bundled", "fine-tuned"]
 #: Branch, strategy, kept layers and CR.
 Name = tuple[Branch, str, tuple[str, ...] | None, float]
 #: Bytes of packed weights: all stops of the slider under both strategies take 51 MB.

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 def prune(options: argparse.Namespace) -> None:
     """``nucprune prune``."""
-    from ..checkpoint.bundled import open_checkpoint
     from ..checkpoint.format import save
+    from ..checkpoint.shipped import open_checkpoint
     from ..pruning.cost import cost, packed_size
     from ..pruning.strategies import strategy_named
     from ..pruning.strategy import apply
@@ -56,17 +56,17 @@ def packed_line(size: PackedSize) -> str:
 
 def info(options: argparse.Namespace) -> None:
     """``nucprune info``."""
-    from ..checkpoint import bundled
+    from ..checkpoint import shipped
     from ..checkpoint.packed import values_of
     from ..pruning.cost import cost, packed_size
     from ..pruning.strategy import as_stored
 
     if options.list or options.file is None:
-        for name in bundled.names():
+        for name in shipped.names():
             print(name)
         return
-    path = bundled.find(options.file)
-    checkpoint = bundled.open_checkpoint(options.file)
+    path = shipped.find(options.file)
+    checkpoint = shipped.open_checkpoint(options.file)
     spent = cost(checkpoint, as_stored(checkpoint, None), None)
     assumed = (
         " (assumed: the file does not say)" if checkpoint.provenance.get("mpp_assumed") else ""

@@ -218,6 +218,6 @@ def open_annotated(options: argparse.Namespace) -> Folder:
 
 def open_asked(options: argparse.Namespace) -> Checkpoint:
     """Open the checkpoint of ``--checkpoint``, else the bundled one."""
-    from ..checkpoint.bundled import DEFAULT, open_checkpoint
+    from ..checkpoint.shipped import DEFAULT, open_checkpoint
 
     return open_checkpoint(options.checkpoint or DEFAULT)

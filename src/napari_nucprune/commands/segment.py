@@ -94,7 +94,7 @@ def _check_slide_options(options: argparse.Namespace) -> None:
 
 def demo(options: argparse.Namespace) -> None:
     """``nucprune demo``: the viewer's job without a screen."""
-    from ..checkpoint.bundled import open_checkpoint
+    from ..checkpoint.shipped import open_checkpoint
     from ..job import Job
     from ..preview import Session
     from ..runtime.base import LARGEST

@@ -14,7 +14,7 @@ from .common import say, show_progress
 
 def train(options: argparse.Namespace) -> None:
     """``nucprune train``."""
-    from ..checkpoint.bundled import open_checkpoint
+    from ..checkpoint.shipped import open_checkpoint
     from ..files import cannot_write
     from ..runtime.torch_runtime import pick_device
     from ..training.config import load_config

@@ -160,7 +160,7 @@ class FieldSweep:
             # As the number box shows it, so that what is set is what was measured.
             return self.at(strategy, round(cr, 2), progress, should_stop)
 
-        free = STRATEGIES[strategy].fixed_cr is None
+        free = STRATEGIES[strategy].fixed_cr is None and self.job.recovery != "fine-tuned"
         found = {}
         for claim, metrics in CLAIMS.items():
             largest = largest_cr_within(stops, metrics, loss, at if bisect and free else None)

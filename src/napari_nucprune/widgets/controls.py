@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QScrollArea, QVBoxLayout, QWidget
 
-from ..checkpoint import bundled
+from ..checkpoint import shipped
 from ..doors import Pruning
 from ..errors import InputError
 from ..job import Job, Preview
 from ..preview import Session
 from ..pruning.strategy import STRATEGIES
+from ..tuned import rungs
 from . import sections, texts
 from .compare_section import CompareSection
 from .images import Images
 from .layer_bars import LayersSection
+from .pruning_section import PruningSection
 from .runner import Seldom
 from .shortcuts import help_text
 from .sweep_section import SweepSection
@@ -51,7 +53,7 @@ class Controls(QWidget):
         self.images = Images(self.viewer)
         self.image = self.images.section
         self.checkpoint = sections.CheckpointSection()
-        self.pruning = sections.PruningSection()
+        self.pruning = PruningSection()
         self.control = sections.RunSection()
         self.message = sections.wrapped("message")
         self.message.hide()
@@ -84,13 +86,13 @@ class Controls(QWidget):
             self.pruning.strategy.setItemData(index, strategy.explanation, role)
         self.pruning.strategy.currentTextChanged.connect(self._explain_strategy)
         self._explain_strategy(self.pruning.strategy.currentText())
-        for name in bundled.names():
+        for name in shipped.dense_names():
             self.checkpoint.choice.addItem(name, name)
 
     def _explain_strategy(self, name: str) -> None:
         strategy = STRATEGIES[name]
         self.pruning.explained.setText(strategy.explanation)
-        self.pruning.reselect.setEnabled(strategy.reselect)
+        self.pruning.show_repair(strategy.reselect)
 
     def asked(self) -> Pruning:
         """Return the pruning that the dock's controls say."""
@@ -121,6 +123,7 @@ class Controls(QWidget):
         choice.setCurrentIndex(choice.findData(origin))
         spent = session.cost(session.stored())
         self.checkpoint.about.setText(texts.about(checkpoint, spent))
+        self.pruning.offer([1.0, *rungs(checkpoint)])
         self.show_limits(session)
         self.images.network_mpp = checkpoint.mpp
         self.images.show_mpp()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from qtpy.QtCore import QRectF, QSignalBlocker, Qt, Signal
 from qtpy.QtGui import QPainter, QPaintEvent
@@ -16,8 +16,13 @@ TICKS = 600
 SNAP = 7
 
 
-def cr_of(tick: int) -> float:
-    """Return the CR of a slider position: a stop where one is near, else three digits."""
+def cr_of(tick: int, only: Sequence[float] = ()) -> float:
+    """Return the CR of a slider position: a stop where one is near, else three digits.
+
+    The nearest of ``only``, where there are any.
+    """
+    if only:
+        return min(only, key=lambda stop: abs(tick_of(stop) - tick))
     for stop in STOPS:
         if abs(tick_of(stop) - tick) <= SNAP:
             return float(stop)
@@ -39,13 +44,16 @@ class _Scale(QWidget):
         super().__init__()
         self.slider = slider
         self.floor, self.ceiling = 1.0, LARGEST
+        #: The only stops there are; empty where any ratio can be had.
+        self.only: tuple[float, ...] = ()
         self.ready: frozenset[float] = frozenset()
         self.setFixedHeight(19)
         self.setToolTip("A dot under a number: recovered already, moving there shows it at once")
 
     def reaches(self, stop: float) -> bool:
         """Whether a stop can be had."""
-        return self.floor - 1e-6 <= stop <= self.ceiling
+        there = not self.only or stop in self.only
+        return there and self.floor - 1e-6 <= stop <= self.ceiling
 
     def paintEvent(self, event: QPaintEvent) -> None:
         """Draw each number under its place."""
@@ -104,7 +112,8 @@ class CRSlider(QWidget):
         column.addWidget(self.slider)
         column.addWidget(self.scale)
         self._value = 1.0
-        self.slider.valueChanged.connect(lambda tick: self._take(cr_of(tick), move_slider=False))
+        self.slider.valueChanged.connect(self._dragged)
+        self.slider.sliderReleased.connect(self._snapped)
         self.box.valueChanged.connect(lambda value: self._take(value, move_slider=True))
 
     @property
@@ -115,6 +124,13 @@ class CRSlider(QWidget):
     def set_value(self, value: float) -> None:
         """Set the compression ratio; emits where it is new."""
         self._take(value, move_slider=True)
+
+    def hold(self, only: Sequence[float] | None) -> None:
+        """Stop at these ratios alone; None lets the slider go anywhere."""
+        if self.scale.only != (held := tuple(only or ())):
+            self.scale.only = held
+            self.scale.update()
+            self._take(self._value, move_slider=True)
 
     def set_limits(self, floor: float, ceiling: float) -> None:
         """Set the least and the largest CR that can be had; stops beyond are greyed."""
@@ -134,7 +150,16 @@ class CRSlider(QWidget):
             self.scale.ready = ready
             self.scale.update()
 
+    def _dragged(self, tick: int) -> None:
+        self._take(cr_of(tick, self.scale.only), move_slider=False)
+
+    def _snapped(self) -> None:
+        if self.scale.only:  # the handle goes where the ratio is
+            self._take(self._value, move_slider=True)
+
     def _take(self, value: float, move_slider: bool) -> None:
+        if self.scale.only:
+            value = cr_of(tick_of(value), self.scale.only)
         value = min(max(value, self.scale.floor), self.scale.ceiling)
         with QSignalBlocker(self.box):
             self.box.setValue(value)

@@ -145,7 +145,7 @@ class NucpruneDock(Controls):
         self._pruning_changed()
 
     def _recovery_changed(self, _: Any = None) -> None:
-        self.pruning.reselect.setEnabled(self.pruning.recovery.currentData() != "off")
+        self._explain_strategy(self.pruning.strategy.currentText())
         self._pruning_changed()
 
     def _camera_moved(self, event: Any = None) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from qtpy.QtWidgets import QFileDialog, QInputDialog, QWidget
 
-from ..checkpoint import bundled, foreign
+from ..checkpoint import foreign, shipped
 from ..checkpoint.format import Checkpoint
 from ..errors import InputError
 
@@ -26,10 +26,10 @@ class Opening:
         Raises
         ------
         InputError
-            As `bundled.open_checkpoint` does.
+            As `shipped.open_checkpoint` does.
         """
         found = self._joined.get(origin)
-        return bundled.open_checkpoint(origin) if found is None else found
+        return shipped.open_checkpoint(origin) if found is None else found
 
     def is_joined(self, origin: str) -> bool:
         """Say whether `load` returns what was put together of two files."""

@@ -47,9 +47,10 @@ def checkpoint(
         return None
     network, recovered = session.pruned(pruning, job)
     checkpoint_format.save(network, path, packing)
-    how = ", recovered" if recovered else ""
+    repaired = "fine-tuned" if job is not None and job.recovery == "fine-tuned" else "recovered"
+    how = f", {repaired}" if recovered else ""
     if job is not None and job.recovery != "off" and network.pruning and not recovered:
-        how = ", not recovered: that was refused or has not run yet"
+        how = f", not {repaired}: that was refused or has not run yet"
     return f"Saved {path.name} ({texts.megabytes(path.stat().st_size)}{how})."
 
 

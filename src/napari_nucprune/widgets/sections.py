@@ -22,30 +22,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from ..recovered import Recovery
-from .cr_slider import CRSlider
 from .elided import Elided
 
-#: Data, text and tooltip.
-RECOVERIES = (
-    ("off", "off", "Small weights go and the rest stays as it was."),
-    (
-        "slide",
-        "on this slide",
-        "The weights that stay are refitted, without labels, until the pruned network says what "
-        "the dense one says on tissue of the open image.",
-    ),
-    (
-        "bundled",
-        "bundled",
-        "The same on a picture of other tissue that comes with the plugin, so that the image "
-        "needs to hold none. It repairs less.",
-    ),
-)
-RESELECT = (
-    "Recovery also chooses anew, by the dense network's responses, which weights of a layer stay: "
-    "as many as the strategy keeps there. Off: those that the strategy keeps are refitted."
-)
 #: Data, text and tooltip.
 PACKINGS = (
     ("none", "plain", "Every weight, in a safetensors file that any program can load."),
@@ -168,82 +146,6 @@ class CheckpointSection(Section):
         self.row((self.choice, 1), self.open)
         self.about = wrapped("about")
         self.body.addWidget(self.about)
-
-
-class PruningSection(Section):
-    """Strategy and compression ratios, and what they cost."""
-
-    def __init__(self) -> None:
-        super().__init__("Pruning")
-        self.strategy = QComboBox()
-        self.link = QPushButton()
-        self.link.setCheckable(True)
-        self.link.setChecked(True)
-        self.link.setText("Split")
-        self.link.setToolTip("Linked: one compression ratio for both branches. Split: one for each")
-        self.row(QLabel("Strategy"), (self.strategy, 1), self.link)
-        self.explained = wrapped("explained")
-        self.body.addWidget(self.explained)
-        self.recovery = QComboBox()
-        for data, text, explanation in RECOVERIES:
-            self.recovery.addItem(text, data)
-            self._explain_recovery(data, explanation)
-        self.recovery.setToolTip("Repair of what pruning breaks, before the network runs")
-        self.choose_recovery("slide")
-        self.reselect = QCheckBox("reselect")
-        self.reselect.setChecked(True)
-        self.reselect.setToolTip(RESELECT)
-        # Its longest entry beside the box would push the dock past 320 px.
-        self.recovery.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        self.row(QLabel("Recovery"), (self.recovery, 1), self.reselect)
-        self.both = CRSlider("both branches")
-        self.semantic = CRSlider("semantic branch")
-        self.distance = CRSlider("distance branch")
-        for slider in self.sliders:
-            self.body.addWidget(slider)
-        self.kept, self.compute, self.time = wrapped("kept"), wrapped("compute"), wrapped("time")
-        self.compute.setToolTip(
-            "Multiply-adds of the weights kept, and the file that Save would write. Packed: "
-            "kept weights and where they lie, if chosen under Save"
-        )
-        for label in (self.kept, self.compute, self.time):
-            self.body.addWidget(label)
-        self.show_linked(True)
-
-    def repair(self) -> tuple[Recovery, bool]:
-        """Return the recovery, and whether weights are chosen anew."""
-        return self.recovery.currentData(), self.reselect.isChecked()
-
-    def choose_recovery(self, mode: str) -> None:
-        """Choose a recovery: off, slide or bundled."""
-        self.recovery.setCurrentIndex(self.recovery.findData(mode))
-
-    def _explain_recovery(self, mode: str, text: str) -> None:
-        role = Qt.ItemDataRole.ToolTipRole
-        self.recovery.setItemData(self.recovery.findData(mode), text, role)
-
-    @property
-    def sliders(self) -> tuple[CRSlider, CRSlider, CRSlider]:
-        """Both, semantic, distance."""
-        return self.both, self.semantic, self.distance
-
-    def show_linked(self, linked: bool) -> None:
-        """Show one slider, or one a branch; values carry over."""
-        if linked:
-            self.both.set_value(min(self.semantic.value, self.distance.value))
-        else:
-            self.semantic.set_value(self.both.value)
-            self.distance.set_value(self.both.value)
-        self.link.setText("Split" if linked else "Link")
-        self.both.setVisible(linked)
-        self.semantic.setVisible(not linked)
-        self.distance.setVisible(not linked)
-
-    def ratios(self) -> tuple[float, float]:
-        """Return the compression ratios (semantic, distance)."""
-        if self.link.isChecked():
-            return self.both.value, self.both.value
-        return self.semantic.value, self.distance.value
 
 
 class RunSection(Section):

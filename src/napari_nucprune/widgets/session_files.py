@@ -86,13 +86,14 @@ def about(dock: NucpruneDock) -> dict[str, str]:
     height, width = found.fate.differences.shape
     y, x = found.transform[:2, 2]
     recovery = job.recovery if preview.recovered else "off"
+    refits = recovery in ("slide", "bundled")
     spent = shown.session.cost(preview.pruning)
     return {
         "image": job.source.name,
         "compared part": f"{width} x {height} px at {found.mpp:.4g} µm/px, from row {y:.0f}, "
         f"column {x:.0f}" + (" (pixel size assumed)" if preview.mpp_assumed else ""),
         "result": preview.pruning.label if found.result == "this result" else found.result,
-        "recovery": recovery + (", reselected" if recovery != "off" and job.reselect else ""),
+        "recovery": recovery + (", reselected" if refits and job.reselect else ""),
         "checkpoint": f"{shown.session.checkpoint.name} ({shown.session.checkpoint.sha256[:12]})",
         "weights kept": f"{spent.kept:,} of {spent.total:,}, compute / {spent.compute_ratio:.1f}",
         "nuclei": f"{found.scores.found}, reference {found.scores.truth}",

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from .runner import Runner
 
 STRATEGIES = ("layer-wise", "network-wide")
+HOW = {"off": "one-shot", "slide": "recovered on this slide", "fine-tuned": "fine-tuned"}
+HOW |= {"bundled": "recovered on bundled tissue"}
 
 
 class Sweeping(QObject):
@@ -80,14 +82,14 @@ class Sweeping(QObject):
         job = shown.job
         try:
             self.sweep = FieldSweep(
-                shown.session, job, reference, (*STRATEGIES, pruning.strategy),
+                shown.session, job, reference,
+                [*(STRATEGIES if job.recovery != "fine-tuned" else ()), pruning.strategy],
                 self.controls.pruning.both.stops,
             )  # fmt: skip
         except NucpruneError as error:
             self.section.status.setText(str(error))
             return False
-        recovered = {"off": "one-shot", "slide": "recovered on this slide"}
-        how = recovered.get(job.recovery, "recovered on bundled tissue")
+        how = HOW[job.recovery]
         self._about = f"{how}, against {name}"
         self.points, self._find = [], ""
         self._set_running(True)

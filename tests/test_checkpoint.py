@@ -72,6 +72,17 @@ def saved(tiny, tmp_path):
 # --- the architecture ---------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("licence", "expected"),
+    [("CC BY-NC-SA 4.0", True), ("CC BY-NC 4.0", True), ("CC BY 4.0", False), ("CC0", False),
+     ("NCSA", False), ("not stated", False)],
+)  # fmt: skip
+def test_data_for_research_make_weights_for_research(licence, expected):
+    data = [{"layout": "tnbc", "licence": "CC BY 4.0"}, {"layout": "x", "licence": licence}]
+    checkpoint = make_checkpoint(TINY)
+    assert replace(checkpoint, provenance={"data": data}).for_research_only == expected
+
+
 def test_parameter_counts_are_the_published_ones():
     net = UNet()
     weights = sum(p.numel() for n, p in net.named_parameters() if n.endswith("weight"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -73,6 +74,12 @@ class Checkpoint:
                 digest.update(f"{branch}.{name}{array.shape}".encode())
                 digest.update(array.tobytes())
         return digest.hexdigest()
+
+    @property
+    def for_research_only(self) -> bool:
+        """Whether it was trained on data whose licence forbids commercial use."""
+        licences = (str(d.get("licence", "")) for d in self.provenance.get("data", []))
+        return any("NC" in re.split(r"[\s-]+", licence) for licence in licences)
 
     def layers(self, branch: Branch) -> list[Layer]:
         """Return the branch's convolutions in forward order."""

@@ -91,6 +91,8 @@ def info(options: argparse.Namespace) -> None:
     for data in checkpoint.provenance.get("data", []):
         about = [str(data[key]) for key in ("layout", "folder", "licence") if key in data]
         print(f"trained on  {', '.join(about)}")
+    if checkpoint.for_research_only:
+        print("use         research only: it was trained on data for non-commercial use")
     for name, row in checkpoint.provenance.get("metrics", {}).items():
         whose = " (the dense parent)" if checkpoint.pruning else ""
         print(

@@ -218,7 +218,12 @@ def card(checkpoint: Checkpoint) -> str:
         f"least area {merge.min_area_um2:g} um2, saddle {merge.saddle:g}",
         f"- Trained by `nucprune train`: {about['steps']} steps of {about['batch']} crops of "
         f"{about['crop']} px, {_branches(about)}, seed {about['seed']}",
-        f"- Software: {about['software']}, {_commit(about)}",
+        *(
+            ["- For research only: some of its data forbid commercial use"]
+            if checkpoint.for_research_only
+            else []
+        ),
+        f"- Software: {about.get('software', 'not noted')}, {_commit(about)}",
         *_history(about.get("started_from")),
         *_pruned(checkpoint),
         f"- Weights' sha256: `{checkpoint.sha256}`",

@@ -36,7 +36,9 @@ def about(checkpoint: Checkpoint, spent: Cost) -> str:
     )
     if checkpoint.pruning:
         text += f" · stored pruned, CR {spent.cr:.3g}"
-    return f"{text} · trained on {trained}" if trained else text
+    if trained:
+        text += f" · trained on {trained}"
+    return f"{text} · for research only" if checkpoint.for_research_only else text
 
 
 def kept(spent: Cost) -> str:

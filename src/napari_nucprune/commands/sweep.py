@@ -25,6 +25,7 @@ DEFAULT = "layer-wise,network-wide"
 
 def sweep(options: argparse.Namespace) -> None:
     """``nucprune sweep``."""
+    from ..compare.bootstrap import loss_intervals
     from ..compare.sweep_points import CLAIMS, mean_points, write_csv
     from ..datasets.sweep import Kept, sweep_folder
     from ..pruning.strategies import strategy_named
@@ -89,6 +90,8 @@ def sweep(options: argparse.Namespace) -> None:
         found = mean_points(list(run([strategy], [cr], False).values()))
         return found[-1]
 
+    bounds = loss_intervals(list(images.values()))
+    means = [point.row() | bounds[point.strategy, point.cr, point.pruned] for point in points]
     largest = _largest(points, strategies, options, between)
     result = {
         "run": {
@@ -100,7 +103,7 @@ def sweep(options: argparse.Namespace) -> None:
             "notices": said,
         },
         "largest_cr_within_loss": largest,
-        "mean": [point.row() for point in points],
+        "mean": means,
         "images": {name: [point.row() for point in own] for name, own in images.items()},
     }
     ticks = {
@@ -110,7 +113,7 @@ def sweep(options: argparse.Namespace) -> None:
         for metric in metrics
     }
     with staged(options.output) as scratch:
-        write_csv(scratch / "sweep.csv", [point.row() for point in points])
+        write_csv(scratch / "sweep.csv", means)
         rows = [{"image": n, **point.row()} for n, own in images.items() for point in own]
         write_csv(scratch / "images.csv", rows)
         write_json(scratch / "sweep.json", result)

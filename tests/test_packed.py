@@ -306,6 +306,7 @@ HEADERS = {
     "no branch": {"distance": None},
     "another coder": {"coder": "lzma"},
     "other values": {"values": "float64"},
+    "values in a list": {"values": []},
     "values of half the size": {"values": "float16"},
     "bits that are gaps": {"semantic_gaps": None},
     "no coded plane": {"raw": 4},

@@ -2,6 +2,7 @@
 // for these strides.
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <new>
 
 #include "executor.hpp"
@@ -125,6 +126,10 @@ void Workspace::lay_out() {
         level.result = view(bottom ? take(b) : at, result, vectors, 1, level.reach);
         views.insert(views.end(), {&level.input, &level.result});
     }
+    // Entries address three rows with 32 bits; what does not fit is beyond any memory, too.
+    for (const Level &level : levels_)
+        for (int64_t row : {level.input.row, level.skip.row, level.result.row})
+            if (3 * row > std::numeric_limits<int32_t>::max()) throw std::bad_alloc();
     int64_t scratch = 0;
     for (Pass &pass : passes_) {
         const Level &level = levels_[pass.level];

@@ -228,7 +228,7 @@ def _header(text: str, file: str) -> dict[str, Any]:
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise _damaged(file, "its header is incomplete") from error
     dtypes = {dtype.name: dtype for dtype in DTYPES.values()}
-    if coder != CODER or values not in dtypes:
+    if coder != CODER or not isinstance(values, str) or values not in dtypes:
         raise InputError(
             f"{file} is packed with {str(coder)[:20]!r} and {str(values)[:20]!r}; this nucprune "
             f"reads {CODER} with {' or '.join(dtypes)}: update napari-nucprune."

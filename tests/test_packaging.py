@@ -88,7 +88,12 @@ def test_wheel_holds_licence_and_type_marker(in_wheel: dict[str, bytes]):
     assert dist_info(in_wheel, "licenses/LICENSE") == (ROOT / "LICENSE").read_text("utf-8")
     assert "napari_nucprune/py.typed" in in_wheel
     metadata = message_from_string(dist_info(in_wheel, "METADATA"))
-    assert metadata["License-Expression"] == "BSD-3-Clause"
+    licences = "BSD-3-Clause AND CC-BY-NC-SA-4.0 AND CC-BY-4.0"  # programme, weights
+    assert metadata["License-Expression"] == licences
+    for path in (WEIGHTS / "licences").glob("*.txt"):
+        assert f"{WEIGHTS.relative_to(ROOT)}/licences/{path.name}" in metadata.get_all(
+            "License-File"
+        )
     assert "Framework :: napari" in metadata.get_all("Classifier", [])
 
 

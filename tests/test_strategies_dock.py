@@ -8,7 +8,20 @@ from qtpy.QtCore import Qt
 
 from napari_nucprune.pruning.strategy import STRATEGIES, Ranking
 from napari_nucprune.widgets import layers
+from napari_nucprune.widgets.pruning_section import PruningSection
 from test_dock import dock, expected, noise, settle, viewer  # noqa: F401
+
+
+@pytest.mark.parametrize("mode", ["off", "slide", "bundled", "fine-tuned"])
+@pytest.mark.parametrize("can", [True, False])
+def test_reselect_goes_with_a_refit_by_a_strategy_that_can(mode, can, qtbot):
+    section = PruningSection()
+    qtbot.addWidget(section)
+    section.offer([1, 5])
+    section.choose_recovery(mode)
+    section.show_repair(can)
+    assert section.reselect.isEnabled() == (can and mode in ("slide", "bundled"))
+    assert section.strategy.isEnabled() == (mode != "fine-tuned")
 
 
 def test_strategies_in_the_dock(viewer, dock, quick, qtbot):  # noqa: F811
@@ -24,7 +37,7 @@ def test_strategies_in_the_dock(viewer, dock, quick, qtbot):  # noqa: F811
     for name in ("LAMP", "ERK", "random"):
         box.setCurrentText(name)
         assert dock.pruning.explained.text() == STRATEGIES[name].explanation
-        assert dock.pruning.reselect.isEnabled() == (name != "random")
+        assert not dock.pruning.reselect.isEnabled()  # nothing is recovered here
         settle(dock, qtbot)
         assert dock.message.text() == ""
         maps, _ = expected(quick, rgb, dock.asked())

@@ -18,7 +18,7 @@ from napari_nucprune.cli import main
 from napari_nucprune.synthetic import synthetic
 from napari_nucprune.training import model_card
 from napari_nucprune.training.config import load_config
-from napari_nucprune.training.mixture import digest
+from napari_nucprune.training.mixture import identity
 
 CONFIG = """
 name = "tiny"
@@ -122,17 +122,18 @@ def test_folds_hold_out_every_patient_once(folder, capsys):
         assert "fold" in said.lower(), wrong
 
 
-def test_the_digest_of_a_set_is_of_its_pixels(folder):
+def test_a_set_is_known_by_its_pixels_and_licence(folder):
     data = load_config(folder / "config.toml").data[0]
-    before = digest(data)
-    assert digest(data) == before
+    before = identity(data)
+    assert before[0] == "CC0"
+    assert identity(data) == before
     path = folder / "data" / "labels" / "b.png"
     labels = np.asarray(Image.open(path)).copy()
     Image.fromarray(labels).save(path, compress_level=1)
-    assert digest(data) == before
+    assert identity(data) == before
     labels[3, 4] += 1
     Image.fromarray(labels).save(path)
-    assert digest(data) != before
+    assert identity(data) != before
 
 
 def test_the_commit_is_that_of_the_sources(monkeypatch):

@@ -87,14 +87,19 @@ def folded(config: Config, fold: int, folds: int) -> Config:
     return replace(config, data=tuple(data))
 
 
-def digest(data: Data) -> str:
-    """Hash a set's images and labels as they are read, in order: sha256 over names and pixels."""
+def identity(data: Data) -> tuple[str, str]:
+    """Return a set's licence, and a hash of its images and labels as they are read, in order.
+
+    The hash is sha256 over names and pixels; several licences are joined.
+    """
     found = hashlib.sha256()
+    licences: dict[str, None] = {}
     for item in open_folder(data.path, data.layout, **data.options):
+        licences[item.licence] = None
         found.update(f"{item.name}{item.rgb.shape}".encode())
         found.update(np.ascontiguousarray(item.rgb).tobytes())
         found.update(np.ascontiguousarray(item.labels).tobytes())
-    return found.hexdigest()
+    return " / ".join(licences), found.hexdigest()
 
 
 def _prepared(item: Annotated, weight: float, config: Config) -> Prepared:

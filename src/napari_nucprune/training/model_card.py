@@ -19,7 +19,7 @@ from ..datasets.evaluate import count_image, run_on
 from ..doors import BRANCHES, Merge, Progress, Scores, no_progress
 from ..runtime.torch_runtime import TorchRuntime
 from .config import Config
-from .mixture import digest
+from .mixture import identity
 
 #: What is tried, in this order, each at the best of those before.
 GRID: dict[str, tuple[float, ...]] = {
@@ -108,7 +108,7 @@ def finish(
         "branches": list(config.branches),
         "ema": config.ema,
         "precision": config.precision,
-        "data": _data(config, validation),
+        "data": _data(config),
         "started_from": _started_from(start),
         "metrics": metrics,
         "patients": patients,
@@ -157,20 +157,20 @@ def _started_from(start: Checkpoint | None) -> dict[str, Any] | None:
     return {"sha256": start.sha256, **about}
 
 
-def _data(config: Config, validation: Mapping[str, list[Annotated]]) -> list[dict[str, Any]]:
-    licences = {layout: items[0].licence for layout, items in validation.items() if items}
-    return [
-        {
+def _data(config: Config) -> list[dict[str, Any]]:
+    found = []
+    for data in config.data:
+        licence, sha256 = identity(data)
+        found.append({
             "layout": data.layout,
             **({"name": data.name} if data.name else {}),
             "folder": data.path.name,
             "weight": data.weight,
-            "licence": data.options.get("licence", licences.get(data.layout, "not stated")),
+            "licence": licence,
             "validation": list(data.validation),
-            "sha256": digest(data),
-        }
-        for data in config.data
-    ]
+            "sha256": sha256,
+        })  # fmt: skip
+    return found
 
 
 def commit() -> str | None:
@@ -198,7 +198,9 @@ def commit() -> str | None:
 
 def _commit(about: Mapping[str, Any]) -> str:
     found = about.get("commit")
-    return f"commit `{found[:12]}`" if found else "commit not noted"
+    if not found:
+        return "commit not noted"
+    return f"commit `{found[:12]}`{' and changes' if found.endswith('+') else ''}"
 
 
 def card(checkpoint: Checkpoint) -> str:

@@ -91,7 +91,7 @@ def sweep(options: argparse.Namespace) -> None:
         return found[-1]
 
     bounds = loss_intervals(list(images.values()))
-    means = [point.row() | bounds[point.strategy, point.cr, point.pruned] for point in points]
+    means = [{**p.row(), **bounds[p.strategy, p.cr, p.pruned]} for p in points]
     largest = _largest(points, strategies, options, between)
     result = {
         "run": {

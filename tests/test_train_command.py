@@ -18,7 +18,7 @@ from napari_nucprune.cli import main
 from napari_nucprune.synthetic import synthetic
 from napari_nucprune.training import model_card
 from napari_nucprune.training.config import load_config
-from napari_nucprune.training.mixture import identity
+from napari_nucprune.training.mixture import prepare
 
 CONFIG = """
 name = "tiny"
@@ -123,17 +123,17 @@ def test_folds_hold_out_every_patient_once(folder, capsys):
 
 
 def test_a_set_is_known_by_its_pixels_and_licence(folder):
-    data = load_config(folder / "config.toml").data[0]
-    before = identity(data)
+    config = load_config(folder / "config.toml")
+    before = prepare(config).sets[0]
     assert before[0] == "CC0"
-    assert identity(data) == before
+    assert prepare(config).sets[0] == before
     path = folder / "data" / "labels" / "b.png"
     labels = np.asarray(Image.open(path)).copy()
     Image.fromarray(labels).save(path, compress_level=1)
-    assert identity(data) == before
+    assert prepare(config).sets[0] == before
     labels[3, 4] += 1
     Image.fromarray(labels).save(path)
-    assert identity(data) != before
+    assert prepare(config).sets[0] != before
 
 
 def test_the_commit_is_that_of_the_sources(monkeypatch):

@@ -551,7 +551,7 @@ def test_a_configuration(written):
 
 def test_prepared_data(written):
     config = load_config(written)
-    training, validation = prepare(config)
+    training, validation, _ = prepare(config)
     assert [image.name for image in training] == ["b", "c"]
     assert [item.name for item in validation["pairs"]] == ["a"]
     for image in training:

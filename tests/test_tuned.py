@@ -22,6 +22,7 @@ from napari_nucprune.slides.source import Source
 from napari_nucprune.tuned import Ladder, rungs
 from napari_nucprune.widgets.cr_slider import CRSlider, tick_of
 from napari_nucprune.widgets.dock import NucpruneDock
+from test_recovery_dock import settle
 
 RGB = noise(2, 64, 64)
 
@@ -132,13 +133,6 @@ def dock(make_napari_viewer, quick, ladder, qtbot):
     settle(dock, qtbot)
     yield dock
     dock.runner.close()
-
-
-def settle(dock, qtbot):
-    timers = (dock._later, dock._rested, dock._readout)
-    qtbot.waitUntil(
-        lambda: not dock.runner.busy and not any(t.isActive() for t in timers), timeout=60_000
-    )
 
 
 def maps_of(checkpoint):

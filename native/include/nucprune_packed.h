@@ -20,8 +20,8 @@ NUCPRUNE_API int32_t nucprune_place(const uint8_t *distances, int64_t entries,
                                     const uint8_t *const *planes, int64_t kept, int32_t bytes,
                                     float *flat, int64_t total);
 
-/* The same, all of `flat` written, from a bit a place, (total + 7) / 8 bytes, the lowest bit of the first byte first.
- * Invalid where other than `kept` bits are set, or one beyond `total`. */
+/* The same from a bit a place, (total + 7) / 8 bytes, the lowest bit of the first byte first; all of
+ * `flat` is written. Invalid where other than `kept` bits are set, or one beyond `total`. */
 NUCPRUNE_API int32_t nucprune_place_bits(const uint8_t *bits, const uint8_t *const *planes,
                                          int64_t kept, int32_t bytes, float *flat, int64_t total);
 

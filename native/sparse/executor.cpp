@@ -220,7 +220,8 @@ void Workspace::fill_up(const Pass &pass, const Strip &strip, const Tile &tile) 
              (y1 - y0) / 2, vectors, level.ragged || !strip.whole ? level.mask + at : nullptr,
              false, {}, tile);
     }
-    if (strip.whole) wrap(view, pass.in_channels, y0, y1, level.vectors, 1, 0, level.vectors);
+    if (strip.whole)
+        wrap(view, pass.in_channels, y0, y1, level.vectors, level.reach, 0, level.vectors);
 }
 
 void Workspace::first(const Pass &pass, const Strip &strip, const Tile &tile) {
@@ -239,10 +240,10 @@ void Workspace::first(const Pass &pass, const Strip &strip, const Tile &tile) {
     Ahead ahead{}, below{};
     if (strip.whole && pass.up >= 0) {
         const Level &lower = levels_[pass.level + 1];
-        ahead = ahead_of(level.skip, s1, s2, level.height, 1);
+        ahead = ahead_of(level.skip, s1, s2, level.height, level.reach);
         below = ahead_of(lower.result, s1 / 2, s2 / 2, lower.height, lower.reach);
     } else if (strip.whole && pass.level > 0) {
-        ahead = ahead_of(level.input, s1, s2, level.height, 1);
+        ahead = ahead_of(level.input, s1, s2, level.height, level.reach);
     }
     conv(pass.streams[0], from(strip.source, y0 - 1, j0 - 1),
          pass.up < 0 ? Source{} : from(level.skip, y0 - 1, j0 - 1), view, y0, j0, y1 - y0,
@@ -264,8 +265,10 @@ void Workspace::second(const Pass &pass, const Strip &strip, const Tile &tile) {
     Ahead ahead{}, below{};
     if (strip.whole && pass.head < 0) {
         const int32_t y2 = strip.y1 + pass.rows;
-        ahead = ahead_of(out, strip.y1, y2, level.height, 1);
-        if (pools) below = ahead_of(*pooled, strip.y1 / 2, y2 / 2, level.height / 2, 1);
+        ahead = ahead_of(out, strip.y1, y2, level.height, level.reach);
+        if (pools)
+            below = ahead_of(*pooled, strip.y1 / 2, y2 / 2, level.height / 2,
+                             levels_[pass.level + 1].reach);
     }
     conv(pass.streams[1], from(strip.middle, strip.y0 - 1, strip.j0 - 1), {}, out, strip.y0,
          strip.j0, strip.y1 - strip.y0, strip.j1 - strip.j0,

@@ -36,6 +36,7 @@ FAR = 255
 DENSE = 1 / 6
 #: Distances that are taken at a time: what they need stays in the cache.
 CHUNK = 2**14
+_ARRAY, _SIZE = ctypes.c_void_p, ctypes.c_int64
 _P = zstd.CompressionParameter
 #: Long matches alone: short ones take bytes away from the codes, and make files larger.
 OPTIONS: Mapping[int, int] = {
@@ -141,14 +142,35 @@ def _placed(
     dtype: np.dtype[Any],
 ) -> NDArray[np.float32] | None:
     """Return the vector; None where the distances do not lead to the values' places."""
-    put = native.library().nucprune_place
-    array, size = ctypes.c_void_p, ctypes.c_int64
-    put.argtypes = [array, size, array, size, ctypes.c_int32, array, size]
-    put.restype = ctypes.c_int32
     flat = np.zeros(total, np.float32)
-    starts = (array * len(planes))(*(plane.ctypes.data for plane in planes))
-    given = distances.ctypes.data, len(distances), starts, len(planes[0]), len(planes)
-    return None if put(*given, flat.ctypes.data, total) else flat
+    given = _ARRAY(distances.ctypes.data), _SIZE(len(distances))
+    return flat if _put("nucprune_place", given, planes, flat) else None
+
+
+def _placed_by_bits(
+    total: int,
+    planes: list[NDArray[np.uint8]],
+    bits: NDArray[np.uint8],
+    dtype: np.dtype[Any],
+) -> NDArray[np.float32] | None:
+    """Return the vector; None where other than as many bits as values are set."""
+    flat = np.empty(total, np.float32)
+    given = (_ARRAY(bits.ctypes.data),)
+    return flat if _put("nucprune_place_bits", given, planes, flat) else None
+
+
+def _put(
+    name: str,
+    places: tuple[ctypes.c_void_p | ctypes.c_int64, ...],
+    planes: list[NDArray[np.uint8]],
+    flat: NDArray[np.float32],
+) -> bool:
+    """Call the native library; say whether places and values fit."""
+    put = getattr(native.library(), name)
+    put.restype = ctypes.c_int32
+    starts = (_ARRAY * len(planes))(*(plane.ctypes.data for plane in planes))
+    values = starts, _SIZE(len(planes[0])), ctypes.c_int32(len(planes))
+    return put(*places, *values, _ARRAY(flat.ctypes.data), _SIZE(len(flat))) == 0
 
 
 def _placed_plainly(
@@ -161,7 +183,6 @@ def _placed_plainly(
     kept = len(planes[0])
     # A running sum of distances counts from 1.
     flat = np.zeros(total + 1, np.float32)
-    values = np.empty((CHUNK, dtype.itemsize), np.uint8)
     done = start = 0
     for first in range(0, len(distances), CHUNK):
         steps = distances[first : first + CHUNK]
@@ -177,30 +198,9 @@ def _placed_plainly(
         count = len(places)
         if done + count > kept or start > total:
             return None
-        # Plane by plane: six times faster than numpy's copy of a transposed array.
-        for i, plane in enumerate(planes):
-            values[:count, i] = plane[done : done + count]
-        bits = values[:count].view(f"<u{dtype.itemsize}")[:, 0]
-        flat[places] = ((bits >> 1) | (bits << (8 * dtype.itemsize - 1))).view(dtype)
+        flat[places] = _values([plane[done : done + count] for plane in planes], dtype)
         done += count
     return flat[1:] if done == kept else None
-
-
-def _placed_by_bits(
-    total: int,
-    planes: list[NDArray[np.uint8]],
-    bits: NDArray[np.uint8],
-    dtype: np.dtype[Any],
-) -> NDArray[np.float32] | None:
-    """Return the vector; None where other than as many bits as values are set."""
-    put = native.library().nucprune_place_bits
-    array, size = ctypes.c_void_p, ctypes.c_int64
-    put.argtypes = [array, array, size, ctypes.c_int32, array, size]
-    put.restype = ctypes.c_int32
-    flat = np.empty(total, np.float32)
-    starts = (array * len(planes))(*(plane.ctypes.data for plane in planes))
-    given = bits.ctypes.data, starts, len(planes[0]), len(planes)
-    return None if put(*given, flat.ctypes.data, total) else flat
 
 
 def _placed_by_bits_plainly(
@@ -220,9 +220,11 @@ def _placed_by_bits_plainly(
 
 def _values(planes: list[NDArray[np.uint8]], dtype: np.dtype[Any]) -> NDArray[Any]:
     """Put planes of bytes together to values."""
-    bits = np.zeros(len(planes[0]), f"<u{dtype.itemsize}")
+    values = np.empty((len(planes[0]), dtype.itemsize), np.uint8)
+    # Plane by plane: six times faster than numpy's copy of a transposed array.
     for i, plane in enumerate(planes):
-        bits |= plane.astype(bits.dtype) << (8 * i)
+        values[:, i] = plane
+    bits = values.view(f"<u{dtype.itemsize}")[:, 0]
     return ((bits >> 1) | (bits << (8 * dtype.itemsize - 1))).view(dtype)
 
 

@@ -43,16 +43,16 @@ def train(options: argparse.Namespace) -> None:
         fit.start_from(start)
     fit.resume()
     say(f"reading data; training on {device} from step {fit.step} to {config.steps}")
-    training, validation = prepare(config)
+    mixture = prepare(config)
 
     def report(text: str, done: int, total: int) -> None:
         print(f"step {done}/{total}: {text}", file=sys.stderr, flush=True)
 
     if tuning is not None and fit.step == 0:
-        tuning.begin(training, show_progress)
-    fit.run(training, report)
+        tuning.begin(mixture.training, show_progress)
+    fit.run(mixture.training, report)
     config = replace(config, precision=fit.precision or config.precision)
-    checkpoint = finish(config, fit.finished(), validation, folder, device, show_progress, start)
+    checkpoint = finish(config, fit.finished(), mixture, folder, device, show_progress, start)
     for name, row in checkpoint.provenance["metrics"].items():
         print(f"{name}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("semantic_dice", "aji", "pq")))
     print(f"wrote {folder / config.name}.safetensors and its model card {config.name}.md")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,20 +18,32 @@ from .config import Config, Data
 from .targets import crowding, distance_target
 
 
-def prepare(config: Config) -> tuple[list[Prepared], dict[str, list[Annotated]]]:
+class Mixture(NamedTuple):
+    """All data of a configuration.
+
+    Attributes
+    ----------
+    training
+        Images with targets, resampled to the network's um/px.
+    validation
+        By layout: the annotated images of the validation patients, in the order of the list.
+    sets
+        Of each ``[[data]]`` table, the licence (several are joined) and the sha256 over names and
+        pixels of images and labels, as they were read.
+    """
+
+    training: list[Prepared]
+    validation: dict[str, list[Annotated]]
+    sets: list[tuple[str, str]]
+
+
+def prepare(config: Config) -> Mixture:
     """Read all data of a configuration.
 
     Parameters
     ----------
     config
         Names the sets and their validation patients.
-
-    Returns
-    -------
-    training
-        Images with targets, resampled to the network's um/px.
-    validation
-        By layout: the annotated images of the validation patients, in the order of the list.
 
     Raises
     ------
@@ -39,10 +52,16 @@ def prepare(config: Config) -> tuple[list[Prepared], dict[str, list[Annotated]]]
     """
     training: list[Prepared] = []
     validation: dict[str, list[Annotated]] = {}
+    sets: list[tuple[str, str]] = []
     for data in config.data:
         folder = open_folder(data.path, data.layout, **data.options)
         held: dict[str, list[Annotated]] = {name: [] for name in data.validation}
+        digest, licences = hashlib.sha256(), dict[str, None]()
         for item in folder:
+            licences[item.licence] = None
+            digest.update(f"{item.name}{item.rgb.shape}".encode())
+            digest.update(np.ascontiguousarray(item.rgb).tobytes())
+            digest.update(np.ascontiguousarray(item.labels).tobytes())
             key = item.patient if item.patient in held else item.name
             if key in held:
                 held[key].append(item)
@@ -52,9 +71,10 @@ def prepare(config: Config) -> tuple[list[Prepared], dict[str, list[Annotated]]]
             raise InputError(f"{data.path} has no patient or image {absent[0]!r} to validate on.")
         found = [item for name in data.validation for item in held[name]]
         validation.setdefault(data.layout, []).extend(found)
+        sets.append((" / ".join(licences), digest.hexdigest()))
     if not training:
         raise InputError("Every image is held out for validation; nothing is left to train on.")
-    return training, validation
+    return Mixture(training, validation, sets)
 
 
 def folded(config: Config, fold: int, folds: int) -> Config:
@@ -85,21 +105,6 @@ def folded(config: Config, fold: int, folds: int) -> Config:
     if not any(own.validation for own in data):
         raise InputError(f"Fold {fold} of {folds} holds no patient; give fewer folds.")
     return replace(config, data=tuple(data))
-
-
-def identity(data: Data) -> tuple[str, str]:
-    """Return a set's licence, and a hash of its images and labels as they are read, in order.
-
-    The hash is sha256 over names and pixels; several licences are joined.
-    """
-    found = hashlib.sha256()
-    licences: dict[str, None] = {}
-    for item in open_folder(data.path, data.layout, **data.options):
-        licences[item.licence] = None
-        found.update(f"{item.name}{item.rgb.shape}".encode())
-        found.update(np.ascontiguousarray(item.rgb).tobytes())
-        found.update(np.ascontiguousarray(item.labels).tobytes())
-    return " / ".join(licences), found.hexdigest()
 
 
 def _prepared(item: Annotated, weight: float, config: Config) -> Prepared:

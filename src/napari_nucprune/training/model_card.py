@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from ..datasets.evaluate import count_image, run_on
 from ..doors import BRANCHES, Merge, Progress, Scores, no_progress
 from ..runtime.torch_runtime import TorchRuntime
 from .config import Config
-from .mixture import identity
+from .mixture import Mixture
 
 #: What is tried, in this order, each at the best of those before.
 GRID: dict[str, tuple[float, ...]] = {
@@ -44,7 +44,7 @@ def halves(items: list[Annotated]) -> tuple[list[Annotated], list[Annotated]]:
 def finish(
     config: Config,
     checkpoint: Checkpoint,
-    validation: Mapping[str, list[Annotated]],
+    mixture: Mixture,
     folder: Path,
     device: str = "auto",
     progress: Progress = no_progress,
@@ -60,8 +60,8 @@ def finish(
         Of the training.
     checkpoint
         As trained.
-    validation
-        By layout, in the order of the configuration's lists.
+    mixture
+        What it was trained on, and the validation images.
     folder
         Where the files go.
     start
@@ -72,6 +72,7 @@ def finish(
     Checkpoint
         As written, its provenance holding data, licences, seed and metrics by patient.
     """
+    validation = mixture.validation
     runtime = TorchRuntime(device)
     runtime.load(checkpoint)
     split = {layout: halves(items) for layout, items in validation.items() if items}
@@ -108,7 +109,7 @@ def finish(
         "branches": list(config.branches),
         "ema": config.ema,
         "precision": config.precision,
-        "data": _data(config),
+        "data": _data(config, mixture.sets),
         "started_from": _started_from(start),
         "metrics": metrics,
         "patients": patients,
@@ -157,11 +158,9 @@ def _started_from(start: Checkpoint | None) -> dict[str, Any] | None:
     return {"sha256": start.sha256, **about}
 
 
-def _data(config: Config) -> list[dict[str, Any]]:
-    found = []
-    for data in config.data:
-        licence, sha256 = identity(data)
-        found.append({
+def _data(config: Config, sets: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    return [
+        {
             "layout": data.layout,
             **({"name": data.name} if data.name else {}),
             "folder": data.path.name,
@@ -169,8 +168,9 @@ def _data(config: Config) -> list[dict[str, Any]]:
             "licence": licence,
             "validation": list(data.validation),
             "sha256": sha256,
-        })  # fmt: skip
-    return found
+        }
+        for data, (licence, sha256) in zip(config.data, sets, strict=True)
+    ]
 
 
 def commit() -> str | None:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from .runner import Runner
 
 STRATEGIES = ("layer-wise", "network-wide")
-HOW = {"off": "one-shot", "slide": "recovered on this slide", "fine-tuned": "fine-tuned"}
-HOW |= {"bundled": "recovered on bundled tissue"}
+HOW = {"off": "one-shot", "slide": "recovered on this slide",
+       "bundled": "recovered on bundled tissue", "fine-tuned": "fine-tuned"}  # fmt: skip
 
 
 class Sweeping(QObject):

@@ -33,7 +33,8 @@ def tuned(dense, cr, name, seed):
     other = make_checkpoint(QUICK, seed=seed)
     found = apply(replace(dense, weights=other.weights), pruning, Ranking(other).masks(pruning))
     state = {**pruning.as_dict(), "training": {"method": "fine-tuned", "steps": 7}}
-    return replace(found, name=name, pruning=state, parent_sha256=dense.sha256)
+    about = {**dense.provenance, "metrics": {"tnbc, second half": {"aji": 0.5, "pq": 0.4}}}
+    return replace(found, name=name, pruning=state, parent_sha256=dense.sha256, provenance=about)
 
 
 @pytest.fixture
@@ -58,6 +59,7 @@ def test_what_ships_is_listed_the_default_first(ladder, capsys):
     said = capsys.readouterr().out
     assert said.startswith("full-cr8:")
     assert "fine-tuned" in said
+    assert "validation  tnbc, second half: aji 0.500, pq 0.400" in said  # its own
     assert shipped.find("he-nuclei") == shipped.FOLDER / "full.safetensors"
 
 

@@ -94,7 +94,9 @@ def info(options: argparse.Namespace) -> None:
     if checkpoint.for_research_only:
         print("use         research only: it was trained on data for non-commercial use")
     for name, row in checkpoint.provenance.get("metrics", {}).items():
-        whose = " (the dense parent)" if checkpoint.pruning else ""
+        # A network that was only pruned has its parent's scores, a fine-tuned one its own.
+        parents = checkpoint.pruning and "training" not in checkpoint.pruning
+        whose = " (the dense parent)" if parents else ""
         print(
             f"validation  {name}{whose}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("aji", "pq"))
         )

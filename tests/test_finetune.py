@@ -257,3 +257,50 @@ def test_a_wrong_prune_table(line, word, recipe):
     with pytest.raises(InputError, match=word) as caught:
         load_config(recipe)
     assert is_one_line(caught.value)
+
+
+@pytest.fixture
+def tuned_file(recipe, tmp_path, dense_file):
+    """The recipe's network, after its three steps."""
+    main(["train", str(recipe), "-o", str(tmp_path / "first"), "--from", str(dense_file)])
+    return tmp_path / "first" / "tuned.safetensors"
+
+
+def test_a_fine_tuned_network_is_trained_on(recipe, tmp_path, dense_file, tuned_file):
+    first = load(tuned_file)
+    text = RECIPE.replace("cr = 3", 'cr = 3\nstart = "first/tuned.safetensors"')
+    recipe.write_text(text.replace("steps = 3", "steps = 1\nlr = 1e-9"), encoding="utf-8")
+    command = ["train", str(recipe), "-o", str(tmp_path / "on"), "--from", str(dense_file)]
+    assert main(command) == 0
+    on = load(tmp_path / "on" / "tuned.safetensors")
+    for branch in BRANCHES:
+        for name, array in first.weights[branch].items():
+            np.testing.assert_array_equal(on.weights[branch][name] != 0, array != 0)
+            np.testing.assert_allclose(on.weights[branch][name], array, atol=1e-7)
+    training = on.pruning["training"]
+    assert training["start"] == "tuned.safetensors"
+    assert training["before"]["steps"] == 3
+    assert on.parent_sha256 == first.parent_sha256
+
+
+@pytest.mark.parametrize("line", ["cr = 4", 'strategy = "network-wide"\ncr = 3'])
+def test_only_a_network_of_the_same_pruning_is_trained_on(
+    line, recipe, tmp_path, dense_file, tuned_file, capsys
+):
+    text = RECIPE.replace('strategy = "layer-wise"\ncr = 3', line)
+    text = text.replace("[[data]]", 'start = "first/tuned.safetensors"\n[[data]]')
+    recipe.write_text(text, encoding="utf-8")
+    capsys.readouterr()
+    command = ["train", str(recipe), "-o", str(tmp_path / "on"), "--from", str(dense_file)]
+    assert main(command) == 2
+    said = capsys.readouterr().err
+    assert "was not fine-tuned from" in said
+    assert "Traceback" not in said
+
+
+def test_the_network_to_go_on_from_is_missing(recipe, tmp_path, dense_file, capsys):
+    text = RECIPE.replace("cr = 3", 'cr = 3\nstart = "nowhere.safetensors"')
+    recipe.write_text(text, encoding="utf-8")
+    command = ["train", str(recipe), "-o", str(tmp_path / "on"), "--from", str(dense_file)]
+    assert main(command) == 2
+    assert "nowhere.safetensors" in capsys.readouterr().err

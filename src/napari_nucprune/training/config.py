@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint import shipped
 from ..doors import BRANCHES, Branch
 from ..errors import InputError
 from ..pruning.strategy import STRATEGIES
 
 STARTS = ("recovered", "one-shot")
+FILE = ".safetensors"
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
@@ -53,6 +55,8 @@ class Prune:
         As for `Pruning`; both branches get the same ratio.
     start
         ``one-shot`` takes the dense weights, ``recovered`` refits them first, without labels.
+        Anything else is a network that was fine-tuned from the same one to the same ratio, and is
+        trained on: a bundled name, or a file, relative to the configuration file.
     ramp
         Steps over which the sparsity grows to its last value; 0 prunes before the first step.
     every
@@ -164,6 +168,9 @@ def load_config(path: str | Path, seed: int | None = None) -> Config:
     if isinstance(raw.get("prune"), dict):
         _known(raw["prune"], Prune, path)
         raw["prune"] = Prune(**raw["prune"])
+        start = raw["prune"].start
+        if isinstance(start, str) and start.endswith(FILE):
+            raw["prune"] = replace(raw["prune"], start=str(path.parent / start))
     config = Config(data=data, **raw)
     _check(config, path)
     return config
@@ -188,6 +195,11 @@ def _whole(value: object, low: int) -> bool:
 
 def _some_branches(value: object) -> bool:
     return value in (BRANCHES, BRANCHES[::-1], BRANCHES[:1], BRANCHES[1:])
+
+
+def _a_start(value: object) -> bool:
+    """Whether a fine-tuning can start so; whether the file is there, and fits, is seen later."""
+    return isinstance(value, str) and (value in (*STARTS, *shipped.names()) or value.endswith(FILE))
 
 
 def _check(config: Config, path: Path) -> None:
@@ -226,7 +238,7 @@ def _check(config: Config, path: Path) -> None:
     for ok, key, wanted in (
         (prune.strategy in STRATEGIES, "strategy", f"one of {list(STRATEGIES)}"),
         (_number(prune.cr, 1), "cr", "a number of at least 1"),
-        (prune.start in STARTS, "start", f"one of {list(STARTS)}"),
+        (_a_start(prune.start), "start", f"one of {list(STARTS)}, a bundled name or a file"),
         (_whole(prune.ramp, 0), "ramp", "a whole number of at least 0"),
         (_whole(prune.every, 1), "every", "a whole number of at least 1"),
         (_number(prune.distil, 0, 1), "distil", "a number from 0 to 1"),

@@ -275,6 +275,8 @@ def _identity(config: Config) -> dict[str, Any]:
     for data in values["data"]:
         data["path"] = Path(data["path"]).name
         del data["name"]
+    if values["prune"]:
+        values["prune"]["start"] = Path(values["prune"]["start"]).name
     # As it comes back from a file: tuples are lists there.
     identity: dict[str, Any] = json.loads(json.dumps(values))
     return identity

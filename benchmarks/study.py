@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study_text import page
+from study_text import ablation, page, slug
 
 from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.format import Checkpoint
@@ -95,12 +95,17 @@ class Study:
         self.config = tomllib.loads(config.read_text(encoding="utf-8"))
         self.kept = kept
         self.runtime = AutoRuntime()
-        self.checkpoint = shipped.open_checkpoint(self.config["checkpoint"])
-        self.sets = [self._set(table) for table in self.config["data"]]
         self.missing: list[str] = []
+        checkpoint = self.network(self.config["checkpoint"])
+        if checkpoint is None:
+            raise SystemExit(f"{config} prunes {self.missing[0]}, which is not there.")
+        self.checkpoint = checkpoint
+        self.sets = [self._set(table) for table in self.config["data"]]
 
     def _set(self, table: Mapping[str, Any]) -> Set:
-        folder = open_folder(self.base / table["path"], table["layout"])
+        known = ("name", "layout", "path", "patients")
+        own = {key: value for key, value in table.items() if key not in known}
+        folder = open_folder(self.base / table["path"], table["layout"], **own)
         patients = table["patients"]
         late = patients[len(patients) // 2 :]
         second = frozenset(e.name for e in folder.entries if e.patient in late)
@@ -130,7 +135,7 @@ class Study:
             crops = tissue_crops(source, self.checkpoint.mpp)
             return Calibration(self.checkpoint, crops, item.name, RESELECT).recover
 
-        crs = self.config["crs"]
+        crs = [float(cr) for cr in self.config["crs"]]
         return self._points(
             data,
             f"{how}-{strategy}",
@@ -296,20 +301,22 @@ def rows_of(curves: Sequence[Curve], sets: Sequence[Set]) -> list[dict[str, Any]
     return rows
 
 
-def figures(folder: Path, curves: Sequence[Curve], sets: Sequence[Set], loss: float) -> list[str]:
-    """Draw the figures of each data set; return their names."""
+def figures(
+    folder: Path, curves: Sequence[Curve], sets: Sequence[Set], loss: float
+) -> dict[str, str]:
+    """Draw the figures of each data set; return what they show by their names."""
     from matplotlib.figure import Figure
 
     from napari_nucprune.compare.figure import draw
 
-    names = []
+    names = {}
     for data in sets:
         own = [c for c in curves if c.data == data.name and c.how != "dense"]
         few = [c for c in own if c.name in ("layer-wise", "network-wide")]
-        for name, drawn, alone in (
-            ("one-shot", [c for c in own if c.how == "one-shot"], True),
-            ("recovered", [c for c in own if c.how == "recovered"], True),
-            ("ways", few, False),
+        for name, said, drawn, alone in (
+            ("one-shot", "pruned one-shot", [c for c in own if c.how == "one-shot"], True),
+            ("recovered", "recovered", [c for c in own if c.how == "recovered"], True),
+            ("ways", "one-shot, recovered and fine-tuned", few, False),
         ):
             points = []
             for curve in drawn:
@@ -320,10 +327,10 @@ def figures(folder: Path, curves: Sequence[Curve], sets: Sequence[Set], loss: fl
                 continue
             figure = Figure(figsize=(9, 7), layout="constrained")
             draw(figure, points, loss)
-            stem = f"study-{data.name.lower()}-{name}"
+            stem = f"study-{slug(data.name)}-{name}"
             figure.savefig(folder / f"{stem}.png", dpi=110)
             figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
-            names.append(stem)
+            names[stem] = f"{data.name}, {said}"
     return names
 
 
@@ -333,6 +340,7 @@ def main() -> None:
     parser.add_argument("config", type=Path, nargs="?", default=HERE / "study.toml")
     parser.add_argument("-o", "--output", type=Path, default=Path("docs/study.md"))
     parser.add_argument("--kept", type=Path, default=Path("runs/study"))
+    parser.add_argument("--ablation", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--skip", default="", help="parts not to run: one-shot,recovered,tuned")
     options = parser.parse_args()
     options.kept.mkdir(parents=True, exist_ok=True)
@@ -354,7 +362,8 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     drawn = figures(folder, curves, study.sets, study.config["loss"])
     missing = list(dict.fromkeys(study.missing))
-    text = page(study.checkpoint, rows, study.config, drawn, missing)
+    helped = ablation(HERE / "ablation.toml", options.ablation)
+    text = page(study.checkpoint, rows, study.config, drawn, missing, helped)
     options.output.write_text(text, encoding="utf-8")
     print(f"wrote {options.output}")
 

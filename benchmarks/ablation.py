@@ -1,0 +1,69 @@
+"""What helps a training: python benchmarks/ablation.py [CONFIG] [-o runs/ablation].
+
+Trains the configuration's base and its rows, each with one thing changed, from random weights, and
+prints a table; ``benchmarks/study.py`` puts it into its page. Every run resumes, and a finished one
+is not run again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from study_text import ablation, slug
+
+from napari_nucprune.training.config import Config, load_config
+from napari_nucprune.training.fit import Fit
+from napari_nucprune.training.mixture import prepare
+from napari_nucprune.training.model_card import finish
+
+HERE = Path(__file__).parent
+
+
+def config_of(table: dict[str, Any], path: Path) -> Config:
+    """Return the training of a row, checked as a recipe is."""
+    about = tomllib.loads(path.read_text(encoding="utf-8"))
+    changes = {**about["base"], **{k: v for k, v in table.items() if k not in ("name", "only")}}
+    config = load_config(path.parent / about["recipe"])
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
+    data = tuple(d for d in config.data if d.layout in table.get("only", [d.layout]))
+    return replace(config, name=slug(table["name"]), data=data, **values)
+
+
+def train(config: Config, everything: Config, folder: Path) -> dict[str, Any]:
+    """Train a row to its end; return its scores on the validation patients of all sets."""
+    fit = Fit(config, folder)
+    fit.resume()
+    own = prepare(config)
+    fit.run(own.training, lambda text, done, total: print(f"{folder.name} {done}/{total} {text}"))
+    config = replace(config, precision=fit.precision or config.precision)
+    # A row may train on fewer sets; all are scored on the same patients.
+    mixture = own._replace(validation=prepare(everything).validation)
+    provenance = finish(config, fit.finished(), mixture, folder).provenance
+    return {**provenance["metrics"], "precision": config.precision}
+
+
+def main() -> None:
+    """Train what is not trained yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("config", type=Path, nargs="?", default=HERE / "ablation.toml")
+    parser.add_argument("-o", "--output", type=Path, default=Path("runs/ablation"))
+    options = parser.parse_args()
+    about = tomllib.loads(options.config.read_text(encoding="utf-8"))
+    everything = config_of({"name": "all"}, options.config)
+    for table in about["row"]:
+        folder = options.output / slug(table["name"])
+        folder.mkdir(parents=True, exist_ok=True)
+        result = folder / "scores.json"
+        if not result.exists():
+            scores = train(config_of(table, options.config), everything, folder)
+            result.write_text(json.dumps(scores, indent=1), encoding="utf-8")
+    print("\n".join(ablation(options.config, options.output)))
+
+
+if __name__ == "__main__":
+    main()

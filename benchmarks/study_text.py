@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from napari_nucprune.checkpoint.format import Checkpoint
@@ -286,39 +283,6 @@ def _tuned(rows: Sequence[Row]) -> list[str]:
             _each(rows, make),
         ),
     ]  # fmt: skip
-
-
-def ablation(config: Path, folder: Path) -> list[str]:
-    """Return the table of ``benchmarks/ablation.py``'s rows that are trained.
-
-    Parameters
-    ----------
-    config
-        ``ablation.toml``.
-    folder
-        Where their scores lie.
-    """
-    about = tomllib.loads(config.read_text(encoding="utf-8"))
-    base, lines = about["base"], []
-    for row in about["row"]:
-        path = folder / slug(row["name"]) / "scores.json"
-        if not path.is_file():
-            lines.append([row["name"], *["not trained"] * 4])
-            continue
-        found = json.loads(path.read_text(encoding="utf-8"))
-        cells = [found[f"{layout}, second half"] for layout in ("monuseg", "tnbc")]
-        lines.append([row["name"], *(number(cell[k]) for cell in cells for k in ("pq", "aji"))])
-    return [
-        "## What helps the training",
-        "",
-        "`python benchmarks/ablation.py`: both branches from random weights, "
-        f"{base['steps']} steps of {base['batch']} crops of {base['crop']} px (the bundled network "
-        "had many times more), seed "
-        f"{base['seed']}; each row changes one thing of the first. Second halves of the validation "
-        "patients, watershed fitted on the first. One run each: differences of 0.01 are noise.",
-        "",
-        *table(("training", "MoNuSeg PQ", "AJI", "TNBC PQ", "AJI"), lines),
-    ]
 
 
 def slug(name: str) -> str:

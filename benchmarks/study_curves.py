@@ -1,0 +1,178 @@
+"""Curves of ``benchmarks/study.py``: their rows, their figures, and the floor for all networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from study_text import slug
+
+from napari_nucprune.compare.bootstrap import loss_intervals
+from napari_nucprune.compare.sweep_points import SweepPoint, mean_points
+from napari_nucprune.datasets.base import Annotated, Folder
+
+#: Points of each image, by its name.
+Images = dict[str, list[SweepPoint]]
+
+
+@dataclass(frozen=True)
+class Set:
+    """A data set's validation patients.
+
+    Attributes
+    ----------
+    name
+        As the page calls it.
+    folder
+        Their images.
+    second
+        Names of the images of the second half of the patients, which picked nothing.
+    """
+
+    name: str
+    folder: Folder
+    second: frozenset[str]
+
+    def halves(self) -> dict[str, Callable[[str], bool]]:
+        """Return what is reported: by its name, whether an image is of it."""
+        return {"second half": self.second.__contains__, "both halves": lambda name: True}
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points of one data set, of one way to prune.
+
+    Attributes
+    ----------
+    data
+        The data set's name.
+    how
+        ``one-shot``, ``recovered``, ``fine-tuned`` or ``dense``.
+    name
+        The strategy, or the dense network.
+    images
+        A list of images' points for each seed; but for fine-tuned networks there is one.
+    """
+
+    data: str
+    how: str
+    name: str
+    images: tuple[Images, ...]
+
+    def of(self, belongs: Callable[[str], bool], seed: int = 0) -> list[list[SweepPoint]]:
+        """Return the points of the images of a half."""
+        return [own for name, own in self.images[seed].items() if belongs(name)]
+
+
+def rows_of(curves: Sequence[Curve], sets: Sequence[Set]) -> list[dict[str, Any]]:
+    """Return every point of the halves of every set, with the bounds of its losses."""
+    rows = []
+    for data in sets:
+        for half, belongs in data.halves().items():
+            for curve in (c for c in curves if c.data == data.name):
+                for seed in range(len(curve.images)):
+                    images = curve.of(belongs, seed)
+                    if not images:
+                        continue
+                    bounds = loss_intervals(images)
+                    rows += [
+                        {
+                            "data": data.name,
+                            "half": half,
+                            "images": len(images),
+                            "how": curve.how,
+                            "seed": seed,
+                            **point.row(),
+                            **bounds[point.strategy, point.cr, point.pruned],
+                        }
+                        for point in mean_points(images)
+                    ]
+    return rows
+
+
+def against_better(curve: Curve, dense: Sequence[Curve]) -> Curve:
+    """Return the curve with its losses against the better dense network, metric by metric.
+
+    Parameters
+    ----------
+    curve
+        Fine-tuned.
+    dense
+        Of the same data set: the network that was pruned and the one with the same further steps.
+    """
+    scores = {c.name: {n: own[0].scores for n, own in c.images[0].items()} for c in dense}
+
+    def mean(name: str, metric: str) -> float:
+        return float(np.mean([row[metric] or 0.0 for row in scores[name].values()]))
+
+    def start(image: str, point: SweepPoint) -> SweepPoint:
+        best = {k: max(scores, key=lambda name: mean(name, k)) for k in point.start}
+        return replace(point, start={k: scores[best[k]][image][k] for k in point.start})
+
+    return replace(
+        curve,
+        images=tuple(
+            {name: [start(name, p) for p in own] for name, own in images.items()}
+            for images in curve.images
+        ),
+    )
+
+
+def figures(
+    folder: Path, curves: Sequence[Curve], sets: Sequence[Set], loss: float
+) -> dict[str, str]:
+    """Draw the figures of each data set; return what they show by their names."""
+    from matplotlib.figure import Figure
+
+    from napari_nucprune.compare.figure import draw
+
+    names = {}
+    for data in sets:
+        own = [c for c in curves if c.data == data.name and c.how != "dense"]
+        few = [c for c in own if c.name in ("layer-wise", "network-wide")]
+        for name, said, drawn, alone in (
+            ("one-shot", "pruned one-shot", [c for c in own if c.how == "one-shot"], True),
+            ("recovered", "recovered", [c for c in own if c.how == "recovered"], True),
+            ("ways", "one-shot, recovered and fine-tuned", few, False),
+        ):
+            points = []
+            for curve in drawn:
+                label = curve.name if alone else f"{curve.name}, {curve.how}"
+                found = mean_points(curve.of(data.halves()["both halves"]))
+                points += [replace(p, strategy=label) for p in found if alone or p.pruned == "both"]
+            if not points:
+                continue
+            figure = Figure(figsize=(9, 7), layout="constrained")
+            draw(figure, points, loss)
+            stem = f"study-{slug(data.name)}-{name}"
+            figure.savefig(folder / f"{stem}.png", dpi=110)
+            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
+            names[stem] = f"{data.name}, {said}"
+    return names
+
+
+def floor(item: Annotated) -> np.ndarray:
+    """Return nuclei (H, W) by scikit-image alone, with no training: the floor for all networks.
+
+    Haematoxylin by colour deconvolution (Ruifrok & Johnston 2001), Otsu's threshold, watershed on
+    the distance to the background.
+    """
+    from scipy import ndimage
+    from skimage import color, feature, filters, morphology, segmentation
+
+    mpp = item.mpp or 0.25
+    stain = filters.gaussian(color.rgb2hed(item.rgb)[..., 0], 0.25 / mpp)
+    mask = ndimage.binary_fill_holes(stain > filters.threshold_otsu(stain))
+    mask = morphology.opening(mask, morphology.disk(round(0.5 / mpp)))
+    inside = filters.gaussian(ndimage.distance_transform_edt(mask), 0.5 / mpp)
+    parts, _ = ndimage.label(mask)
+    peaks = feature.peak_local_max(inside, min_distance=round(1.5 / mpp), labels=parts)
+    markers = np.zeros(mask.shape, np.int32)
+    markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
+    labels = segmentation.watershed(-inside, markers, mask=mask)
+    small = np.bincount(labels.ravel()) < 6.0 / mpp**2
+    labels[small[labels]] = 0
+    return labels.astype(np.int32)

@@ -105,3 +105,14 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     save(checkpoint, folder / f"{shipped.DEFAULT}.safetensors")
     monkeypatch.setattr(shipped, "FOLDER", folder)
     return checkpoint
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: the same sums in the same order on every machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

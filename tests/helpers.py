@@ -113,3 +113,38 @@ def smooth(seed, height, width):
     image = cv2.GaussianBlur(rng.standard_normal((height, width, 3)), (0, 0), 4)
     image = (image - image.min()) / np.ptp(image)
     return np.rint(image * 255).astype(np.uint8)
+
+
+def telling(height=90, width=120, seed=0):
+    """An image whose red channel holds the distance target, green and blue the place."""
+    from napari_nucprune.training.augment import Prepared
+
+    rgb = smooth(seed, height, width)
+    y, x = np.mgrid[:height, :width]
+    rgb[..., 1], rgb[..., 2] = 2 * y, 2 * x
+    red = rgb[..., 0].astype(np.float32)
+    targets = np.stack([(red > 127).astype(np.float32), red], axis=2)
+    return Prepared("x", "p", rgb, targets, 1.0)
+
+
+def flat(checkpoint):
+    """Copies of both branches' arrays, named as a file of ours names them."""
+    return {
+        f"{branch}.{name}": array.copy()
+        for branch in BRANCHES
+        for name, array in checkpoint.weights[branch].items()
+    }
+
+
+def refused(path, **options):
+    """What is said of a checkpoint file that cannot be loaded: one sentence, exit code 2."""
+    import pytest
+
+    from napari_nucprune.checkpoint.format import load
+    from napari_nucprune.errors import InputError
+
+    with pytest.raises(InputError) as caught:
+        load(path, **options)
+    assert is_one_line(caught.value), str(caught.value)
+    assert caught.value.exit_code == 2
+    return str(caught.value)

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from helpers import TINY, is_one_line, make_checkpoint, smooth
@@ -20,13 +19,7 @@ from napari_nucprune.training.config import Config, Data, Prune, load_config
 from napari_nucprune.training.fit import Fit
 from napari_nucprune.training.prune_finetune import FineTune, compression
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -15,13 +15,7 @@ from napari_nucprune.runtime import base
 from napari_nucprune.runtime.tiling import Window, halo_of, pad_to_grid, windows
 from napari_nucprune.runtime.torch_runtime import TorchRuntime, pick_device
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ from ..doors import BRANCHES, Branch, Progress, ShouldStop, never, no_progress
 from ..errors import Cancelled, InputError
 from ..files import replacing
 from .augment import Prepared
-from .config import Config
+from .config import Config, Prune
 from .mixture import batch_of
 from .precision import faster
 
@@ -122,6 +122,8 @@ class Fit:
             state = torch.load(self.state_file, map_location=self.device, weights_only=True)
             # A state from before a key was there has that key's default.
             began = {**asdict(Config("", ())), **json.loads(state["config"])}
+            if began["prune"]:
+                began["prune"] = {**asdict(Prune()), **began["prune"]}
         except Exception as error:
             raise InputError(damaged) from error
         if began != _identity(self.config):

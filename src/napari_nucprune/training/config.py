@@ -63,9 +63,6 @@ class Prune:
         Steps between two masks while it grows.
     distil
         What the dense network's responses count in the loss, 0 to 1; the labels have the rest.
-    turned
-        Whether the dense network sees every crop turned and mirrored by chance. Its mean over the
-        eight views, which is better than any of them, is learned then.
     """
 
     strategy: str = "layer-wise"
@@ -74,7 +71,6 @@ class Prune:
     ramp: int = 0
     every: int = 25
     distil: float = 0.5
-    turned: bool = False
 
 
 @dataclass(frozen=True)
@@ -246,7 +242,6 @@ def _check(config: Config, path: Path) -> None:
         (_whole(prune.ramp, 0), "ramp", "a whole number of at least 0"),
         (_whole(prune.every, 1), "every", "a whole number of at least 1"),
         (_number(prune.distil, 0, 1), "distil", "a number from 0 to 1"),
-        (isinstance(prune.turned, bool), "turned", "true or false"),
     ):
         if not ok:
             value = getattr(prune, key)

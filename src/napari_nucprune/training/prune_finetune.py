@@ -147,22 +147,14 @@ class FineTune(Fit):
         loss = super().loss(branch, rgb, out, targets)
         if not share:
             return loss
-        turns, mirrored = self._view()
         with torch.no_grad(), self.autocast():
-            said = self.teachers[branch](turned(rgb, turns, mirrored))
-        said = turned_back(said.float(), turns, mirrored)
+            said = self.teachers[branch](rgb)
+        said = said.float()
         if branch == "semantic":
             taught = F.binary_cross_entropy_with_logits(out, torch.sigmoid(said))
         else:
             taught = F.mse_loss(out, said)
         return (1 - share) * loss + share * taught
-
-    def _view(self) -> tuple[int, bool]:
-        """Return how the teacher sees the crops of this step, whatever came before."""
-        if not self.prune.turned:
-            return 0, False
-        rng = np.random.default_rng([self.config.seed, self.step, 1])
-        return int(rng.integers(4)), bool(rng.integers(2))
 
     def after_step(self, branch: Branch) -> None:
         """Prune further where the ramp wants it, and keep what is pruned at zero."""
@@ -194,18 +186,6 @@ class FineTune(Fit):
 
     def _now(self) -> Checkpoint:
         return replace(self.dense, weights={b: arrays(net) for b, net in self.nets.items()})
-
-
-def turned(maps: Tensor, turns: int, mirrored: bool) -> Tensor:
-    """Turn (N, C, S, S) by so many right angles and then mirror it."""
-    maps = torch.rot90(maps, turns, (2, 3))
-    maps = maps.flip(3) if mirrored else maps
-    return maps.contiguous(memory_format=torch.channels_last)
-
-
-def turned_back(maps: Tensor, turns: int, mirrored: bool) -> Tensor:
-    """Undo `turned`."""
-    return torch.rot90(maps.flip(3) if mirrored else maps, -turns, (2, 3))
 
 
 def masks_of(checkpoint: Checkpoint, pruned: Masks) -> Masks:

@@ -17,11 +17,15 @@ from test_dock import dock, expected, noise, settle, viewer  # noqa: F401
 def test_reselect_goes_with_a_refit_by_a_strategy_that_can(mode, can, qtbot):
     section = PruningSection()
     qtbot.addWidget(section)
-    section.offer([1, 5])
+    section.strategy.addItems(["LAMP", "layer-wise", "network-wide"])
+    section.offer({"layer-wise": [5], "network-wide": [16]})
     section.choose_recovery(mode)
     section.show_repair(can)
     assert section.reselect.isEnabled() == (can and mode in ("slide", "bundled"))
-    assert section.strategy.isEnabled() == (mode != "fine-tuned")
+    model = section.strategy.model()
+    free = mode != "fine-tuned"
+    assert [model.item(i).isEnabled() for i in range(3)] == [free, True, True]
+    assert section.strategy.currentText() == ("LAMP" if free else "layer-wise")
 
 
 def test_strategies_in_the_dock(viewer, dock, quick, qtbot):  # noqa: F811

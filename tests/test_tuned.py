@@ -15,6 +15,7 @@ from napari_nucprune.checkpoint.format import load, save
 from napari_nucprune.cli import main
 from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.errors import InputError
+from napari_nucprune.pruning.strategies import STRATEGIES
 from napari_nucprune.pruning.strategy import Ranking, apply
 from napari_nucprune.runtime.auto import AutoRuntime
 from napari_nucprune.slides.field import take
@@ -27,9 +28,9 @@ from test_recovery_dock import settle
 RGB = noise(2, 64, 64)
 
 
-def tuned(dense, cr, name, seed):
+def tuned(dense, cr, name, seed, strategy="layer-wise"):
     """As training makes it: other weights at some of the places, the dense one its parent."""
-    pruning = Pruning("layer-wise", cr, cr)
+    pruning = Pruning(strategy, cr, cr)
     other = make_checkpoint(QUICK, seed=seed)
     found = apply(replace(dense, weights=other.weights), pruning, Ranking(other).masks(pruning))
     state = {**pruning.as_dict(), "training": {"method": "fine-tuned", "steps": 7}}
@@ -39,10 +40,11 @@ def tuned(dense, cr, name, seed):
 
 @pytest.fixture
 def ladder(quick):
-    """The bundled network `quick`, with rungs at CR 4 and 8; and a stranger."""
+    """The bundled network `quick`, with rungs at CR 4 and 8, network-wide at 5; and a stranger."""
     made = {cr: tuned(quick, cr, f"full-cr{cr}", seed=cr) for cr in (4, 8)}
-    for cr, network in made.items():
-        save(network, shipped.FOLDER / f"full-cr{cr}.safetensors", "lossless")
+    made[5] = tuned(quick, 5, "full-network-cr5", 5, "network-wide")
+    for network in made.values():
+        save(network, shipped.FOLDER / f"{network.name}.safetensors", "lossless")
     stranger = make_checkpoint(QUICK, seed=99, name="open")
     save(stranger, shipped.FOLDER / "open.safetensors")
     save(tuned(stranger, 16, "x", 1), shipped.FOLDER / "open-cr16.safetensors", "lossless")
@@ -50,7 +52,7 @@ def ladder(quick):
 
 
 def test_what_ships_is_listed_the_default_first(ladder, capsys):
-    wanted = ["full", "full-cr4", "full-cr8", "open", "open-cr16"]
+    wanted = ["full", "full-cr4", "full-cr8", "full-network-cr5", "open", "open-cr16"]
     assert rooms.bundled() == wanted
     assert shipped.dense_names() == ["full", "open"]
     assert main(["info", "--list"]) == 0
@@ -64,10 +66,13 @@ def test_what_ships_is_listed_the_default_first(ladder, capsys):
 
 
 def test_rungs_are_those_of_the_parent(quick, ladder):
-    assert sorted(rungs(quick)) == [4, 8]
+    def found():
+        return {strategy: sorted(own) for strategy, own in rungs(quick).items()}
+
+    assert found() == {"layer-wise": [4, 8], "network-wide": [5]}
     assert rungs(ladder[8]) == {}
     (shipped.FOLDER / "full-cr2.safetensors").write_bytes(b"damaged")
-    assert sorted(rungs(quick)) == [4, 8]
+    assert found() == {"layer-wise": [4, 8], "network-wide": [5]}
 
 
 def test_each_branch_comes_from_the_rung_of_its_ratio(quick, ladder):
@@ -79,6 +84,8 @@ def test_each_branch_comes_from_the_rung_of_its_ratio(quick, ladder):
             np.testing.assert_array_equal(array, ladder[cr].weights[branch][name])
     assert mixed.parent_sha256 == quick.sha256
     assert mixed.pruning["training"]["steps"] == 7
+    wide = found.find(Pruning("network-wide", 5, 5))
+    assert equal_weights(wide, ladder[5])
     half = found.make(Pruning("layer-wise", 1, 8), {})
     assert half.weights["semantic"] is quick.weights["semantic"]
 
@@ -88,13 +95,17 @@ def test_each_branch_comes_from_the_rung_of_its_ratio(quick, ladder):
     [
         Pruning("layer-wise", 5, 4),
         Pruning("network-wide", 4, 4),
+        Pruning("layer-wise", 5, 5),
+        Pruning("LAMP", 4, 4),
         Pruning("layer-wise", 4, 4, ("encoder.0.conv1",)),
     ],
     ids=str,
 )
 def test_what_there_is_not_is_refused(pruning, quick, ladder):
     assert Ladder(quick).find(pruning) is None
-    with pytest.raises(InputError, match="at CR 4, 8") as caught:
+    with pytest.raises(
+        InputError, match="layer-wise at CR 4, 8 and network-wide at CR 5"
+    ) as caught:
         Ladder(quick).make(pruning, {})
     assert is_one_line(caught.value)
 
@@ -144,13 +155,34 @@ def maps_of(checkpoint):
     return taken.crop(runtime.run(taken.field))
 
 
+def open_to_choice(dock):
+    """The strategies that can be chosen."""
+    box = dock.pruning.strategy
+    return [box.itemText(i) for i in range(box.count()) if box.model().item(i).isEnabled()]
+
+
+def test_each_strategy_has_rungs_of_its_own(dock, ladder, qtbot):
+    dock.pruning.choose_recovery("fine-tuned")
+    dock.pruning.strategy.setCurrentText("network-wide")
+    assert dock.pruning.both.stops == [1, 5]
+    dock.pruning.both.set_value(5)
+    settle(dock, qtbot)
+    wanted = maps_of(ladder[5])
+    np.testing.assert_allclose(dock.preview.maps.semantic, wanted.semantic, atol=1e-5)
+    dock.pruning.strategy.setCurrentText("layer-wise")
+    assert dock.pruning.both.stops == [1, 4, 8]
+    assert dock.pruning.both.value in (4, 8)
+    settle(dock, qtbot)
+    assert dock.preview.note == ""
+
+
 def test_the_dock_runs_and_saves_the_rung(dock, ladder, qtbot, tmp_path, monkeypatch):
     choices = [dock.checkpoint.choice.itemText(i) for i in range(dock.checkpoint.choice.count())]
     assert choices == ["full", "open"]
-    dock.pruning.strategy.setCurrentText("network-wide")
+    dock.pruning.strategy.setCurrentText("LAMP")
     dock.pruning.choose_recovery("fine-tuned")
     assert dock.pruning.strategy.currentText() == "layer-wise"
-    assert not dock.pruning.strategy.isEnabled()
+    assert open_to_choice(dock) == ["layer-wise", "network-wide"]
     assert not dock.pruning.reselect.isEnabled()
     assert dock.pruning.both.stops == [1, 4, 8]
     dock.pruning.both.set_value(8)
@@ -171,7 +203,7 @@ def test_the_dock_runs_and_saves_the_rung(dock, ladder, qtbot, tmp_path, monkeyp
     assert equal_weights(load(path), ladder[8])
     # Back: any ratio and strategy again, and what is only pruned is not the rung.
     dock.pruning.choose_recovery("off")
-    assert dock.pruning.strategy.isEnabled()
+    assert open_to_choice(dock) == list(STRATEGIES)
     settle(dock, qtbot)
     assert not dock.preview.recovered
     assert not np.allclose(dock.preview.maps.semantic, wanted.semantic, atol=1e-3)
@@ -186,7 +218,7 @@ def test_a_checkpoint_without_rungs_offers_none(dock, qtbot):
     assert dock.pruning.recovery.currentData() == "slide"
     dock.pruning.choose_recovery("fine-tuned")
     assert dock.pruning.recovery.currentData() == "slide"
-    assert dock.pruning.strategy.isEnabled()
+    assert open_to_choice(dock) == list(STRATEGIES)
     assert 10 in dock.pruning.both.stops
     settle(dock, qtbot)
 

@@ -11,10 +11,8 @@ from .checkpoint import shipped
 from .checkpoint.format import Checkpoint, load
 from .doors import BRANCHES, Progress, Pruning, ShouldStop, never, no_progress
 from .errors import InputError
+from .pruning.strategies import STRATEGIES
 from .pruning.strategy import Masks
-
-#: The strategy of all that ship.
-STRATEGY = "layer-wise"
 
 
 class Ladder:
@@ -34,20 +32,20 @@ class Ladder:
         self.checkpoint = checkpoint
         self.scope = scope
         self._files = rungs(checkpoint)
-        self._loaded: dict[float, Checkpoint] = {1.0: checkpoint}
+        self._loaded: dict[Path, Checkpoint] = {}
 
     def ready(self, like: Pruning) -> set[tuple[float, float]]:
         """Return the (semantic, distance) ratios that can be had, the rest as ``like``."""
-        if like.strategy != STRATEGY or like.keep is not None:
+        if like.strategy not in self._files or like.keep is not None:
             return set()
-        crs = {1.0, *self._files}
+        crs = {1.0, *self._files[like.strategy]}
         return set(product(crs, crs))
 
     def find(self, pruning: Pruning) -> Checkpoint | None:
         """Return a fine-tuned network, each branch from the rung of its own ratio, or None."""
         if (pruning.cr_semantic, pruning.cr_distance) not in self.ready(pruning):
             return None
-        own = {branch: self._rung(pruning.cr(branch)) for branch in BRANCHES}
+        own = {b: self._rung(pruning.strategy, pruning.cr(b)) for b in BRANCHES}
         state = next((r.pruning for r in own.values() if r.pruning is not None), None) or {}
         return replace(
             self.checkpoint,
@@ -72,10 +70,13 @@ class Ladder:
         """
         found = self.find(pruning)
         if found is None:
-            there = ", ".join(f"{cr:g}" for cr in sorted(self._files))
+            there = " and ".join(
+                f"{strategy} at CR {', '.join(f'{cr:g}' for cr in sorted(files))}"
+                for strategy, files in self._files.items()
+            )
             raise InputError(
-                f"{self.checkpoint.name} was fine-tuned {STRATEGY} at CR {there} alone, with no "
-                f"further layer left dense; {pruning.label} is not among them."
+                f"{self.checkpoint.name} was fine-tuned {there} alone, with no further layer left "
+                f"dense; {pruning.label} is not among them."
                 if there
                 else f"No fine-tuned networks of {self.checkpoint.name} come with nucprune."
             )
@@ -89,22 +90,28 @@ class Ladder:
     ) -> None:
         """Do nothing: all there are are ready."""
 
-    def _rung(self, cr: float) -> Checkpoint:
-        found = self._loaded.get(cr)
+    def _rung(self, strategy: str, cr: float) -> Checkpoint:
+        if cr == 1:
+            return self.checkpoint
+        path = self._files[strategy][cr]
+        found = self._loaded.get(path)
         if found is None:
-            found = self._loaded[cr] = load(self._files[cr])
+            found = self._loaded[path] = load(path)
         return found
 
 
-def rungs(checkpoint: Checkpoint) -> dict[float, Path]:
-    """Return the bundled files that were fine-tuned from a dense network, by ratio."""
-    found: dict[float, Path] = {}
+def rungs(checkpoint: Checkpoint) -> dict[str, dict[float, Path]]:
+    """Return the bundled files that were fine-tuned from a dense network, by strategy and ratio."""
+    found: dict[str, dict[float, Path]] = {}
     for name in shipped.names() if checkpoint.pruning is None else ():
         state, parent = shipped.state(name)
-        if state is None or state.get("strategy") != STRATEGY or parent != checkpoint.sha256:
+        if state is None or parent != checkpoint.sha256:
             continue
-        ratios = {state.get("cr_semantic"), state.get("cr_distance")}
+        strategy, ratios = (
+            state.get("strategy"),
+            {state.get("cr_semantic"), state.get("cr_distance")},
+        )
         cr = ratios.pop()
-        if not ratios and isinstance(cr, int | float):
-            found[float(cr)] = shipped.FOLDER / f"{name}.safetensors"
+        if not ratios and strategy in STRATEGIES and isinstance(cr, int | float):
+            found.setdefault(strategy, {})[float(cr)] = shipped.FOLDER / f"{name}.safetensors"
     return found

@@ -123,7 +123,7 @@ class Controls(QWidget):
         choice.setCurrentIndex(choice.findData(origin))
         spent = session.cost(session.stored())
         self.checkpoint.about.setText(texts.about(checkpoint, spent))
-        self.pruning.offer([1.0, *rungs(checkpoint)])
+        self.pruning.offer(rungs(checkpoint))
         self.show_limits(session)
         self.images.network_mpp = checkpoint.mpp
         self.images.show_mpp()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QStandardItem, QStandardItemModel
 from qtpy.QtWidgets import QCheckBox, QComboBox, QLabel, QPushButton, QSizePolicy
 
 from ..recovered import Recovery
-from ..tuned import STRATEGY
 from .cr_slider import CRSlider
 from .sections import Section, wrapped
 
@@ -31,8 +30,8 @@ RECOVERIES = (
     (
         "fine-tuned",
         "fine-tuned",
-        "Networks that were trained on after pruning and come with the plugin: layer-wise, at the "
-        "compression ratios that the slider then stops at.",
+        "Networks that were trained on after pruning and come with the plugin, at the compression "
+        "ratios that the slider then stops at.",
     ),
 )
 RESELECT = (
@@ -56,7 +55,7 @@ class PruningSection(Section):
         self.explained = wrapped("explained")
         self.body.addWidget(self.explained)
         self.recovery = QComboBox()
-        self._tuned: tuple[float, ...] = (1.0,)
+        self._tuned: dict[str, tuple[float, ...]] = {}
         for data, text, explanation in RECOVERIES:
             self.recovery.addItem(text, data)
             self._explain_recovery(data, explanation)
@@ -89,16 +88,16 @@ class PruningSection(Section):
     def choose_recovery(self, mode: str) -> None:
         """Choose a recovery: off, slide, bundled or fine-tuned; where there is none, slide."""
         index = self.recovery.findData(mode)
-        if not self._item(index).isEnabled():
+        if not _item(self.recovery, index).isEnabled():
             index = self.recovery.findData("slide")
         self.recovery.setCurrentIndex(index)
 
-    def offer(self, crs: Sequence[float]) -> None:
-        """Take the ratios at which there are fine-tuned networks, 1 among them."""
-        self._tuned = tuple(crs)
+    def offer(self, tuned: Mapping[str, Iterable[float]]) -> None:
+        """Take the ratios at which there are fine-tuned networks, by strategy."""
+        self._tuned = {strategy: (1.0, *crs) for strategy, crs in tuned.items()}
         index = self.recovery.findData("fine-tuned")
-        self._item(index).setEnabled(len(crs) > 1)
-        if len(crs) == 1 and self.recovery.currentIndex() == index:
+        _item(self.recovery, index).setEnabled(bool(self._tuned))
+        if not self._tuned and self.recovery.currentIndex() == index:
             self.choose_recovery("slide")
         self.show_repair(self.reselect.isEnabled())
 
@@ -107,18 +106,14 @@ class PruningSection(Section):
         mode = self.recovery.currentData()
         tuned = mode == "fine-tuned"
         self.reselect.setEnabled(can_reselect and mode in ("slide", "bundled"))
-        if tuned:
-            self.strategy.setCurrentText(STRATEGY)
-        self.strategy.setEnabled(not tuned)
+        for index in range(self.strategy.count()):
+            own = not tuned or self.strategy.itemText(index) in self._tuned
+            _item(self.strategy, index).setEnabled(own)
+        if tuned and self.strategy.currentText() not in self._tuned:
+            self.strategy.setCurrentText(next(iter(self._tuned)))
+        held = self._tuned.get(self.strategy.currentText()) if tuned else None
         for slider in self.sliders:
-            slider.hold(self._tuned if tuned else None)
-
-    def _item(self, index: int) -> QStandardItem:
-        model = self.recovery.model()
-        assert isinstance(model, QStandardItemModel)
-        item = model.item(index)
-        assert item is not None
-        return item
+            slider.hold(held)
 
     def _explain_recovery(self, mode: str, text: str) -> None:
         role = Qt.ItemDataRole.ToolTipRole
@@ -146,3 +141,11 @@ class PruningSection(Section):
         if self.link.isChecked():
             return self.both.value, self.both.value
         return self.semantic.value, self.distance.value
+
+
+def _item(box: QComboBox, index: int) -> QStandardItem:
+    model = box.model()
+    assert isinstance(model, QStandardItemModel)
+    item = model.item(index)
+    assert item is not None
+    return item

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,13 @@ from napari_nucprune.training.model_card import finish
 HERE = Path(__file__).parent
 
 
-def config_of(table: dict[str, Any], path: Path) -> Config:
+def config_of(row: dict[str, Any], path: Path) -> Config:
     """Return the training of a row, checked as a recipe is."""
     about = tomllib.loads(path.read_text(encoding="utf-8"))
-    changes = {**about["base"], **{k: v for k, v in table.items() if k not in ("name", "only")}}
-    config = load_config(path.parent / about["recipe"])
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in changes.items()}
-    data = tuple(d for d in config.data if d.layout in table.get("only", [d.layout]))
-    return replace(config, name=slug(table["name"]), data=data, **values)
+    changes = {k: v for k, v in row.items() if k not in ("name", "only")}
+    config = load_config(path.parent / about["recipe"], changes=about["base"] | changes)
+    data = tuple(d for d in config.data if d.layout in row.get("only", [d.layout]))
+    return replace(config, name=slug(row["name"]), data=data)
 
 
 def train(config: Config, everything: Config, folder: Path) -> dict[str, Any]:
@@ -44,7 +43,19 @@ def train(config: Config, everything: Config, folder: Path) -> dict[str, Any]:
     # A row may train on fewer sets; all are scored on the same patients.
     mixture = own._replace(validation=prepare(everything).validation)
     provenance = finish(config, fit.finished(), mixture, folder).provenance
-    return {**provenance["metrics"], "precision": config.precision}
+    return {**provenance["metrics"], "row": row_of(config)}
+
+
+def row_of(config: Config) -> Any:
+    """Return all that a row's scores depend on, as it comes back from a file."""
+    return json.loads(json.dumps(asdict(config), default=str))
+
+
+def is_of(result: Path, config: Config) -> bool:
+    """Whether a file has the scores of this very training."""
+    if not result.is_file():
+        return False
+    return bool(json.loads(result.read_text(encoding="utf-8")).get("row") == row_of(config))
 
 
 def ablation(config: Path, folder: Path) -> list[str]:
@@ -61,7 +72,7 @@ def ablation(config: Path, folder: Path) -> list[str]:
     base, lines = about["base"], []
     for row in about["row"]:
         path = folder / slug(row["name"]) / "scores.json"
-        if not path.is_file():
+        if not is_of(path, config_of(row, config)):
             lines.append([row["name"], *["not trained"] * 4])
             continue
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -71,10 +82,10 @@ def ablation(config: Path, folder: Path) -> list[str]:
         "## What helps the training",
         "",
         "`python benchmarks/ablation.py`: both branches from random weights, "
-        f"{base['steps']} steps of {base['batch']} crops of {base['crop']} px (the bundled network "
-        "had many times more), seed "
-        f"{base['seed']}; each row changes one thing of the first. Second halves of the validation "
-        "patients, watershed fitted on the first. One run each: differences of 0.01 are noise.",
+        f"{base['steps']} steps of {base['batch']} crops of {base['crop']} px, seed "
+        f"{base['seed']}; each row changes one thing of the first. Second halves of the "
+        "validation patients, watershed fitted on the first. One run each; "
+        "*another seed* says how much of a difference is chance.",
         "",
         *table(("training", "MoNuSeg PQ", "AJI", "TNBC PQ", "AJI"), lines),
     ]
@@ -91,9 +102,10 @@ def main() -> None:
     for row in about["row"]:
         folder = options.output / slug(row["name"])
         folder.mkdir(parents=True, exist_ok=True)
+        config = config_of(row, options.config)
         result = folder / "scores.json"
-        if not result.exists():
-            scores = train(config_of(row, options.config), everything, folder)
+        if not is_of(result, config):
+            scores = train(config, everything, folder)
             result.write_text(json.dumps(scores, indent=1), encoding="utf-8")
     print("\n".join(ablation(options.config, options.output)))
 

@@ -9,13 +9,15 @@ the page, figures beside it, every point to ``runs/study/study.csv``.
 from __future__ import annotations
 
 import argparse
+import sys
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ablation import ablation
-from study_curves import Curve, Images, Set, against_better, figures, floor, rows_of
+from study_curves import Curve, Images, Set, against_better, ahead, figures, floor, rows_of
 from study_text import page
 
 from napari_nucprune.checkpoint import shipped
@@ -26,13 +28,17 @@ from napari_nucprune.datasets.base import Annotated
 from napari_nucprune.datasets.evaluate import count_image, distance_of, run_on
 from napari_nucprune.datasets.registry import open_folder
 from napari_nucprune.datasets.sweep import Kept, Network, sweep_folder
+from napari_nucprune.doors import BRANCHES, Pruning
+from napari_nucprune.errors import InputError, NucpruneError
 from napari_nucprune.pruning.recipe import RESELECT
 from napari_nucprune.pruning.recovery import Calibration
+from napari_nucprune.pruning.strategy import Masks
 from napari_nucprune.runtime.auto import AutoRuntime
 from napari_nucprune.slides.crops import tissue_crops
 from napari_nucprune.slides.source import Source
 
 HERE = Path(__file__).parent
+FLOOR = "deconvolution, Otsu, watershed"
 
 
 class Study:
@@ -46,7 +52,7 @@ class Study:
         self.missing: list[str] = []
         checkpoint = self.network(self.config["checkpoint"])
         if checkpoint is None:
-            raise SystemExit(f"{config} prunes {self.missing[0]}, which is not there.")
+            raise InputError(f"{config} prunes {self.missing[0]}, which is not there.")
         self.checkpoint = checkpoint
         self.sets = [self._set(table) for table in self.config["data"]]
 
@@ -54,10 +60,11 @@ class Study:
         known = ("name", "layout", "path", "patients")
         own = {key: value for key, value in table.items() if key not in known}
         folder = open_folder(self.base / table["path"], table["layout"], **own)
+        about = {key: value for key, value in table.items() if key != "name"}
         patients = table["patients"]
         late = patients[len(patients) // 2 :]
         second = frozenset(e.name for e in folder.entries if e.patient in late)
-        return Set(table["name"], folder.of_patients(patients), second)
+        return Set(table["name"], folder.of_patients(patients), about, second)
 
     def network(self, name: str) -> Checkpoint | None:
         """Return a bundled or trained network; None where it is not there."""
@@ -79,53 +86,78 @@ class Study:
 
     def _swept(self, data: Set, how: str, strategy: str, recover: bool) -> Images:
         def recovered(item: Annotated) -> Network:
-            source = Source([item.rgb], (item.mpp, item.mpp), item.name)
-            crops = tissue_crops(source, self.checkpoint.mpp)
-            return Calibration(self.checkpoint, crops, item.name, RESELECT).recover
+            made: list[Calibration] = []
+
+            def network(pruning: Pruning, masks: Masks) -> Checkpoint:
+                if not made:  # here, where the sweep takes an image without tissue
+                    mpp = item.mpp or self.checkpoint.mpp
+                    source = Source([item.rgb], (mpp, mpp), item.name)
+                    crops = tissue_crops(source, self.checkpoint.mpp)
+                    made.append(Calibration(self.checkpoint, crops, item.name, RESELECT))
+                return made[0].recover(pruning, masks)
+
+            return network
 
         crs = [float(cr) for cr in self.config["crs"]]
+        recipe = asdict(RESELECT) if recover else None
         return self._points(
-            data,
-            f"{how}-{strategy}",
-            (self.checkpoint, strategy, crs, recovered if recover else None),
+            data, f"{how}-{strategy}", strategy, crs, recovered if recover else None, recipe
         )
 
     def tuned(self, data: Set) -> list[Curve]:
         """Return a curve a strategy of the fine-tuned networks; seeds beside each other."""
-        found: dict[str, list[Images]] = {}
+        seeds: dict[str, list[Images]] = {}
+        trained: dict[str, dict[tuple[float, int], str]] = {}
         for table in self.config.get("tuned", ()):
-            strategy, cr = table["strategy"], table["cr"]
-            for seed, file in enumerate(table["files"]):
-                network = self.network(file)
-                if network is None:
-                    continue
-                if network.parent_sha256 != self.checkpoint.sha256:
-                    raise SystemExit(f"{file} was not fine-tuned from {self.checkpoint.name}.")
-                own = self._points(
-                    data,
-                    f"fine-tuned-{network.sha256[:12]}",
-                    (self.checkpoint, strategy, [cr], lambda item, n=network: lambda p, m: n),
-                )
-                seeds = found.setdefault(strategy, [])
-                while len(seeds) <= seed:
-                    seeds.append({})
-                for name, points in own.items():
-                    seeds[seed].setdefault(name, []).extend(p for p in points if p.cr > 1)
-        return [Curve(data.name, "fine-tuned", s, tuple(seeds)) for s, seeds in found.items()]
+            strategy, cr = table["strategy"], float(table["cr"])
+            networks = [(file, self.network(file)) for file in table["files"]]
+            there = [(file, network) for file, network in networks if network is not None]
+            for seed, (file, network) in enumerate(there):
+                self._check(file, network, strategy, cr)
+
+                def given(item: Annotated, network: Checkpoint = network) -> Network:
+                    return lambda pruning, masks: network
+
+                name = f"fine-tuned-{network.sha256[:12]}"
+                own = self._points(data, name, strategy, [cr], given, network.sha256)
+                trained.setdefault(strategy, {})[cr, seed] = how_trained(network)
+                found = seeds.setdefault(strategy, [])
+                if len(found) <= seed:
+                    found.append({})
+                for image, points in own.items():
+                    found[seed].setdefault(image, []).extend(p for p in points if p.cr > 1)
+        return [
+            Curve(data.name, "fine-tuned", strategy, tuple(found), trained[strategy])
+            for strategy, found in seeds.items()
+        ]
+
+    def _check(self, file: str, network: Checkpoint, strategy: str, cr: float) -> None:
+        """Raise InputError where a fine-tuned network is not what the configuration says."""
+        state = network.pruning or {}
+        own = state.get("strategy"), state.get("cr_semantic"), state.get("cr_distance")
+        parent = network.parent_sha256 == self.checkpoint.sha256
+        if not parent or own != (strategy, cr, cr) or "training" not in state:
+            raise InputError(
+                f"{file} was not fine-tuned from {self.checkpoint.name}, {strategy} at CR {cr:g}; "
+                "correct the configuration."
+            )
 
     def _points(
         self,
         data: Set,
         name: str,
-        what: tuple[Checkpoint, str, Sequence[float], Callable[[Annotated], Network] | None],
+        strategy: str,
+        crs: Sequence[float],
+        network: Callable[[Annotated], Network] | None,
+        how: Any = None,
     ) -> Images:
         """Return the points of a sweep, of images that are done from their file."""
-        checkpoint, strategy, crs, network = what
-        about = {"sha256": checkpoint.sha256, "strategy": strategy, "crs": list(crs), "how": name}
+        about = {"dense": identity(self.checkpoint), "data": data.about, "network": how}
+        about |= {"strategy": strategy, "crs": list(crs)}
         kept = Kept(self.kept / f"{data.name}-{name}.json", about)
         return sweep_folder(
             data.folder,
-            checkpoint,
+            self.checkpoint,
             self.runtime,
             [strategy],
             crs,
@@ -142,18 +174,21 @@ class Study:
             {"name": "more steps", "file": self.config["control"]},
             *self.config.get("dense", ()),
         ]
-        found = []
+        found: list[Curve] = []
         for table in tables:
             network = self.network(table["file"])
             if network is not None:
                 images = self._scored(data, table["name"], network)
-                found.append(Curve(data.name, "dense", table["name"], (images,)))
-        images = self._scored(data, "deconvolution, Otsu, watershed", None)
-        return [*found, Curve(data.name, "dense", "deconvolution, Otsu, watershed", (images,))]
+                about = {(1.0, 0): f"{weights(network):,}; {how_trained(network)}"}
+                found.append(Curve(data.name, "dense", table["name"], (images,), about))
+        images = self._scored(data, FLOOR, None)
+        found.append(Curve(data.name, "dense", FLOOR, (images,), {(1.0, 0): "none"}))
+        return [against_better(curve, found[:1]) for curve in found]
 
     def _scored(self, data: Set, name: str, network: Checkpoint | None) -> Images:
-        sha256 = network.sha256 if network else "floor"
-        kept = Kept(self.kept / f"{data.name}-dense-{sha256[:12]}.json", {"sha256": sha256})
+        about = {"network": identity(network) if network else "floor 1", "data": data.about}
+        short = network.sha256[:12] if network else "floor"
+        kept = Kept(self.kept / f"{data.name}-dense-{short}.json", about)
         if network:
             self.runtime.load(network)
         for item in data.folder:
@@ -168,7 +203,41 @@ class Study:
                 scores = score(floor(item), item.labels)
             row = scores.as_dict()
             kept.add(item.name, [SweepPoint(name, 1.0, "both", row, row)])
-        return {entry.name: kept.points[entry.name] for entry in data.folder.entries}
+        return {
+            entry.name: [replace(p, strategy=name) for p in kept.points[entry.name]]
+            for entry in data.folder.entries
+        }
+
+
+def identity(network: Checkpoint) -> dict[str, Any]:
+    """Return all of a network that decides a score."""
+    return {
+        "sha256": network.sha256,
+        "merge": asdict(network.merge),
+        "mpp": network.mpp,
+        "distance_unit_um": network.distance_unit_um,
+    }
+
+
+def weights(network: Checkpoint) -> int:
+    """Return the weights of both branches, without biases."""
+    return sum(layer.size for branch in BRANCHES for layer in network.layers(branch))
+
+
+def how_trained(network: Checkpoint) -> str:
+    """Return the steps of a network's last training, and those of the ones that it went on from."""
+    about, steps = network.provenance, []
+    last = "{steps:,} x {batch} x {crop} px".format_map(about) if "steps" in about else "not noted"
+    before: dict[str, Any] | None = about.get("started_from")
+    if network.pruning is None:
+        while before:
+            steps.append(before.get("steps", 0))
+            before = before.get("started_from")
+    earlier = (network.pruning or {}).get("training", {}).get("before")
+    while earlier:
+        steps.append(earlier.get("steps", 0))
+        earlier = earlier.get("before")
+    return f"{last} after {sum(steps):,}" if steps else last
 
 
 def main() -> None:
@@ -181,6 +250,14 @@ def main() -> None:
     parser.add_argument("--skip", default="", help="parts not to run: one-shot,recovered,tuned")
     options = parser.parse_args()
     options.kept.mkdir(parents=True, exist_ok=True)
+    try:
+        write(options)
+    except NucpruneError as error:
+        sys.exit(f"{error}")
+
+
+def write(options: argparse.Namespace) -> None:
+    """Do what `main` was asked for."""
     study = Study(options.config, options.kept)
     skipped = options.skip.split(",")
     curves: list[Curve] = []
@@ -200,7 +277,8 @@ def main() -> None:
     drawn = figures(folder, curves, study.sets, study.config["loss"])
     missing = list(dict.fromkeys(study.missing))
     helped = ablation(HERE / "ablation.toml", options.ablation)
-    text = page(study.checkpoint, rows, study.config, drawn, missing, helped)
+    before = ahead(curves, study.sets)
+    text = page(study.checkpoint, rows, before, study.config, drawn, missing, helped)
     options.output.write_text(text, encoding="utf-8")
     print(f"wrote {options.output}")
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from study_text import slug
 
-from napari_nucprune.compare.bootstrap import loss_intervals
+from napari_nucprune.compare.bootstrap import loss_interval, loss_intervals
 from napari_nucprune.compare.sweep_points import SweepPoint, mean_points
 from napari_nucprune.datasets.base import Annotated, Folder
 
@@ -28,17 +28,24 @@ class Set:
         As the page calls it.
     folder
         Their images.
+    about
+        All that decides what they are, for what is kept.
     second
-        Names of the images of the second half of the patients, which picked nothing.
+        Names of the images of the second half of the patients, which fitted no watershed.
     """
 
     name: str
     folder: Folder
+    about: dict[str, Any]
     second: frozenset[str]
 
     def halves(self) -> dict[str, Callable[[str], bool]]:
         """Return what is reported: by its name, whether an image is of it."""
         return {"second half": self.second.__contains__, "both halves": lambda name: True}
+
+    def patients(self, belongs: Callable[[str], bool]) -> int:
+        """Return of how many patients a half's images are."""
+        return len({e.patient for e in self.folder.entries if belongs(e.name)})
 
 
 @dataclass(frozen=True)
@@ -55,12 +62,15 @@ class Curve:
         The strategy, or the dense network.
     images
         A list of images' points for each seed; but for fine-tuned networks there is one.
+    trained
+        By ratio and seed, how a network was trained, where that differs from point to point.
     """
 
     data: str
     how: str
     name: str
     images: tuple[Images, ...]
+    trained: Mapping[tuple[float, int], str] = field(default_factory=dict)
 
     def of(self, belongs: Callable[[str], bool], seed: int = 0) -> list[list[SweepPoint]]:
         """Return the points of the images of a half."""
@@ -83,13 +93,46 @@ def rows_of(curves: Sequence[Curve], sets: Sequence[Set]) -> list[dict[str, Any]
                             "data": data.name,
                             "half": half,
                             "images": len(images),
+                            "patients": data.patients(belongs),
                             "how": curve.how,
-                            "seed": seed,
+                            "seed": seed + 1,
+                            "trained": curve.trained.get((point.cr, seed), ""),
                             **point.row(),
                             **bounds[point.strategy, point.cr, point.pruned],
                         }
                         for point in mean_points(images)
                     ]
+    return rows
+
+
+def ahead(curves: Sequence[Curve], sets: Sequence[Set], metric: str = "pq") -> list[dict[str, Any]]:
+    """Return how far layer-wise is ahead of network-wide: a relative gain with its bounds.
+
+    Of all images, both branches pruned, at every ratio that both have; a paired bootstrap.
+    """
+    rows = []
+    for data in sets:
+        for how in ("one-shot", "recovered"):
+            own = {c.name: c.images[0] for c in curves if (c.data, c.how) == (data.name, how)}
+            if not {"layer-wise", "network-wide"} <= own.keys():
+                continue
+            by = {
+                name: {
+                    image: {p.cr: p.scores[metric] for p in points if p.pruned == "both"}
+                    for image, points in images.items()
+                }
+                for name, images in own.items()
+            }
+            crs = set.intersection(*(set(p) for images in by.values() for p in images.values()))
+            for cr in sorted(crs - {1.0}):
+                layer, network = (
+                    np.array([by[name][image][cr] for image in by["layer-wise"]], np.float64)
+                    for name in ("layer-wise", "network-wide")
+                )
+                interval = loss_interval(network, layer)
+                low, high = interval or (None, None)
+                row = {"data": data.name, "how": how, "cr": cr}
+                rows.append({**row, "least": high and -high, "most": low and -low})
     return rows
 
 
@@ -133,6 +176,8 @@ def figures(
     for data in sets:
         own = [c for c in curves if c.data == data.name and c.how != "dense"]
         few = [c for c in own if c.name in ("layer-wise", "network-wide")]
+        # The line is under what the first point's losses are against: the network that is pruned.
+        few.sort(key=lambda curve: curve.how == "fine-tuned")
         for name, said, drawn, alone in (
             ("one-shot", "pruned one-shot", [c for c in own if c.how == "one-shot"], True),
             ("recovered", "recovered", [c for c in own if c.how == "recovered"], True),

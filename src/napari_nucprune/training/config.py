@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -132,7 +133,9 @@ class Config:
     prune: Prune | None = None
 
 
-def load_config(path: str | Path, seed: int | None = None) -> Config:
+def load_config(
+    path: str | Path, seed: int | None = None, changes: Mapping[str, Any] | None = None
+) -> Config:
     """Read a configuration.
 
     Parameters
@@ -141,6 +144,8 @@ def load_config(path: str | Path, seed: int | None = None) -> Config:
         TOML file: the keys of `Config` at the top, a ``[[data]]`` table a set.
     seed
         Replaces the file's.
+    changes
+        Further keys of the top that replace the file's.
 
     Raises
     ------
@@ -154,6 +159,7 @@ def load_config(path: str | Path, seed: int | None = None) -> Config:
         raise InputError(f"{path} cannot be read ({error.strerror}); give a TOML file.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is not TOML: {error}.") from error
+    raw |= changes or {}
     tables = raw.pop("data", None)
     if not isinstance(tables, list) or not tables:
         raise InputError(f"{path} names no data; add a [[data]] table with layout and path.")
@@ -242,6 +248,11 @@ def _check(config: Config, path: Path) -> None:
         (_whole(prune.ramp, 0), "ramp", "a whole number of at least 0"),
         (_whole(prune.every, 1), "every", "a whole number of at least 1"),
         (_number(prune.distil, 0, 1), "distil", "a number from 0 to 1"),
+        (
+            not prune.ramp or prune.start in STARTS,
+            "start",
+            f"one of {list(STARTS)} where a ramp prunes little by little",
+        ),
     ):
         if not ok:
             value = getattr(prune, key)

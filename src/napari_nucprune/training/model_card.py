@@ -52,7 +52,7 @@ def finish(
 ) -> Checkpoint:
     """Fit the merge parameters, score, and write ``NAME.safetensors`` and ``NAME.md``.
 
-    A pruned network keeps its parent's merge parameters, so that the two compare.
+    What a ``[prune]`` table made keeps the dense network's merge parameters, so that they compare.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def finish(
         return [count_image(i, *maps[layout, i.name], parameters).scores() for i in items]
 
     best = checkpoint.merge
-    if checkpoint.pruning is None:
+    if config.prune is None:
         best = fitted(split, scores, progress)
     checkpoint = replace(checkpoint, merge=best)
     metrics: dict[str, Any] = {}
@@ -252,10 +252,15 @@ def _pruned(checkpoint: Checkpoint) -> list[str]:
     if checkpoint.pruning is None:
         return []
     ratios = ", ".join(f"{branch} CR {cr:.3g}" for branch, cr in checkpoint.own_cr.items())
-    return [
+    lines = [
         f"- Pruned {checkpoint.pruning['strategy']}, {ratios}, and fine-tuned; the dense network's "
         f"sha256: `{checkpoint.parent_sha256}`"
     ]
+    before = checkpoint.pruning.get("training", {}).get("before")
+    while before:
+        lines.append(f"- Fine-tuned before, for {before.get('steps', '?')} steps")
+        before = before.get("before")
+    return lines
 
 
 def _branches(about: Mapping[str, Any]) -> str:

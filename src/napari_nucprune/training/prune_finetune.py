@@ -125,8 +125,10 @@ class FineTune(Fit):
         found = shipped.open_checkpoint(self.prune.start)
         state = found.pruning or {}
         same = self.pruning.as_dict()
-        if found.parent_sha256 != self.dense.sha256 or any(
-            state.get(key) != same[key] for key in ("strategy", "cr_semantic", "cr_distance")
+        if (
+            found.parent_sha256 != self.dense.sha256
+            or "training" not in state
+            or any(state.get(key) != value for key, value in same.items())
         ):
             raise InputError(
                 f"{self.prune.start} was not fine-tuned from {self.dense.name} to "
@@ -173,7 +175,8 @@ class FineTune(Fit):
         start = Path(self.prune.start).name
         how: dict[str, Any] = {"method": "fine-tuned", "steps": self.step, "start": start}
         if self.before is not None:
-            how["before"] = (self.before.pruning or {}).get("training", {})
+            own = (self.before.pruning or {}).get("training", {})
+            how["before"] = {**own, "sha256": self.before.sha256}
         if self.prune.ramp:
             how = {**how, "method": "gradual", "ramp": self.prune.ramp}
         state = {**(found.pruning or {}), "training": {**how, "distil": self.prune.distil}}

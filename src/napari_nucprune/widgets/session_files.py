@@ -183,8 +183,8 @@ def _set_pruning(dock: NucpruneDock, state: dict[str, Any], notes: list[str]) ->
     pruning = dock.pruning
     if pruning.strategy.findText(state["strategy"]) < 0:
         notes.append(f"There is no strategy {state['strategy'][:40]} here.")
+    pruning.choose_recovery(state["recovery"])  # first: fine-tuned ones hold the strategy
     pruning.strategy.setCurrentText(state["strategy"])
-    pruning.choose_recovery(state["recovery"])
     pruning.reselect.setChecked(state["reselect"])
     known = set() if dock.session is None else {
         layer.name for layer in dock.session.checkpoint.layers("semantic")

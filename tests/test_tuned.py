@@ -232,3 +232,19 @@ def test_the_sweep_is_over_the_rungs(dock, qtbot):
     points = dock.sweeping.shown_points()
     assert [(p.strategy, p.cr) for p in points] == [("layer-wise", c) for c in (1, 4, 8)]
     assert "fine-tuned" in dock.sweeping.about
+
+
+def test_a_session_brings_its_strategy_back(dock, qtbot, tmp_path):
+    from napari_nucprune.widgets import session_files
+
+    dock.pruning.strategy.setCurrentText("LAMP")
+    dock.pruning.choose_recovery("off")
+    settle(dock, qtbot)
+    path = tmp_path / "lamp.json"
+    session_files.save(dock, path)
+    dock.pruning.choose_recovery("fine-tuned")
+    assert dock.pruning.strategy.currentText() == "layer-wise"
+    session_files.restore(dock, path)
+    assert dock.pruning.recovery.currentData() == "off"
+    assert dock.pruning.strategy.currentText() == "LAMP"
+    settle(dock, qtbot)

@@ -44,12 +44,15 @@ FLOOR = "deconvolution, Otsu, watershed"
 class Study:
     """Runs what is not done yet, one curve after the other."""
 
-    def __init__(self, config: Path, kept: Path) -> None:
+    def __init__(self, config: Path, kept: Path, finished: bool = False) -> None:
         self.base = config.parent
         self.config = tomllib.loads(config.read_text(encoding="utf-8"))
         self.kept = kept
         self.runtime = AutoRuntime()
+        #: Whether sweeps that are not done are left out, instead of being run.
+        self.finished = finished
         self.missing: list[str] = []
+        self.unfinished: list[str] = []
         checkpoint = self.network(self.config["checkpoint"])
         if checkpoint is None:
             raise InputError(f"{config} prunes {self.missing[0]}, which is not there.")
@@ -79,10 +82,15 @@ class Study:
     def sweeps(self, data: Set, recover: bool) -> list[Curve]:
         """Return a curve a strategy, pruned one-shot or refitted on the image itself."""
         how = "recovered" if recover else "one-shot"
-        return [
-            Curve(data.name, how, strategy, (self._swept(data, how, strategy, recover),))
-            for strategy in self.config["strategies"]
-        ]
+        found = []
+        for strategy in self.config["strategies"]:
+            images = self._swept(data, how, strategy, recover)
+            if len(images) < len(data.folder):
+                done = f"{len(images)} of {len(data.folder)} images"
+                self.unfinished.append(f"{data.name}, {how}, {strategy} ({done})")
+            else:
+                found.append(Curve(data.name, how, strategy, (images,)))
+        return found
 
     def _swept(self, data: Set, how: str, strategy: str, recover: bool) -> Images:
         def recovered(item: Annotated) -> Network:
@@ -155,6 +163,8 @@ class Study:
         about = {"dense": identity(self.checkpoint), "data": data.about, "network": how}
         about |= {"strategy": strategy, "crs": list(crs)}
         kept = Kept(self.kept / f"{data.name}-{name}.json", about)
+        if self.finished and name.startswith(("one-shot", "recovered")):
+            return kept.points
         return sweep_folder(
             data.folder,
             self.checkpoint,
@@ -248,6 +258,9 @@ def main() -> None:
     parser.add_argument("--kept", type=Path, default=Path("runs/study"))
     parser.add_argument("--ablation", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--skip", default="", help="parts not to run: one-shot,recovered,tuned")
+    parser.add_argument(
+        "--finished", action="store_true", help="leave out the sweeps that are not done yet"
+    )
     options = parser.parse_args()
     options.kept.mkdir(parents=True, exist_ok=True)
     try:
@@ -258,7 +271,7 @@ def main() -> None:
 
 def write(options: argparse.Namespace) -> None:
     """Do what `main` was asked for."""
-    study = Study(options.config, options.kept)
+    study = Study(options.config, options.kept, options.finished)
     skipped = options.skip.split(",")
     curves: list[Curve] = []
     for data in study.sets:
@@ -275,7 +288,10 @@ def write(options: argparse.Namespace) -> None:
     folder = options.output.parent / "images"
     folder.mkdir(parents=True, exist_ok=True)
     drawn = figures(folder, curves, study.sets, study.config["loss"])
-    missing = list(dict.fromkeys(study.missing))
+    missing = {
+        "Not trained": list(dict.fromkeys(study.missing)),
+        "Not finished": study.unfinished,
+    }
     helped = ablation(HERE / "ablation.toml", options.ablation)
     before = ahead(curves, study.sets)
     text = page(study.checkpoint, rows, before, study.config, drawn, missing, helped)

@@ -82,7 +82,7 @@ def page(
     before: Sequence[Row],
     config: Mapping[str, Any],
     figures: Mapping[str, str],
-    missing: Sequence[str],
+    missing: Mapping[str, Sequence[str]],
     helped: Sequence[str] = (),
 ) -> str:
     """Return the page.
@@ -100,7 +100,7 @@ def page(
     figures
         What they show, by their names without the suffix.
     missing
-        Networks that were not there.
+        Why something is left out, and what.
     helped
         The section of `ablation`.
     """
@@ -127,8 +127,9 @@ def page(
         "**random** is a single draw.",
         "",
     ]
-    if missing:
-        text += [f"Not trained, and so left out: {', '.join(missing)}.", ""]
+    for why, left in missing.items():
+        if left:
+            text += [f"{why}, and so left out: {', '.join(left)}.", ""]
     text += _dense(rows)
     text += _claims(rows, config["loss"])
     text += _which(before)
@@ -203,7 +204,8 @@ def _claims(rows: Sequence[Row], least: float) -> list[str]:
                     f"- {how}, {where}: {losses}: **{verdict(row, CLAIMS[claim], least)}**."
                 )
             if not found:
-                said.append(f"- {how}: no network at CR {cr}.")
+                none = "none was trained" if how == "fine-tuned" else "not run"
+                said.append(f"- {how}: {none} at CR {cr}.")
         text += [
             f"**{100 * (1 - 1 / cr):.4g} % of the weights of {side} go (CR {cr}) with under "
             f"{100 * least:g} % loss in {WORDS[claim]}, layer-wise.**",

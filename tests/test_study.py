@@ -84,10 +84,10 @@ def folder(tmp_path_factory):
     return folder
 
 
-def run(folder):
+def run(folder, *more, page="study.md"):
     command = [sys.executable, str(STUDY), str(folder / "study.toml")]
-    command += ["-o", str(folder / "study.md"), "--kept", str(folder / "kept")]
-    command += ["--ablation", str(folder / "none"), "--skip", "recovered"]
+    command += ["-o", str(folder / page), "--kept", str(folder / "kept")]
+    command += ["--ablation", str(folder / "none"), *(more or ("--skip", "recovered"))]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -141,7 +141,7 @@ def test_the_page_says_what_is_not_there_and_the_second_run_keeps_it(folder, out
     page = (folder / "study.md").read_text(encoding="utf-8")
     assert "Not trained, and so left out: runs/never, second/never." in page
     assert "*more steps*, metric by metric" in page
-    assert "- fine-tuned: no network at CR 16." in page
+    assert "- fine-tuned: none was trained at CR 16." in page
     for name in ("one-shot", "ways"):
         for suffix in ("png", "svg"):
             assert (folder / "images" / f"study-made-up-{name}.{suffix}").is_file()
@@ -149,6 +149,13 @@ def test_the_page_says_what_is_not_there_and_the_second_run_keeps_it(folder, out
     assert "Running" in output
     assert "Running" not in again
     assert (folder / "study.md").read_text(encoding="utf-8") == page
+
+
+def test_what_is_not_finished_is_said(folder, output):
+    run(folder, "--finished", page="part.md")
+    page = (folder / "part.md").read_text(encoding="utf-8")
+    assert "Not finished, and so left out: Made up, recovered, layer-wise (0 of 3 images)" in page
+    assert "### Made up, one-shot" in page
 
 
 def test_the_second_half_is_of_the_later_patients(folder, output):

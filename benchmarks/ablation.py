@@ -69,15 +69,22 @@ def ablation(config: Path, folder: Path) -> list[str]:
         Where their scores lie.
     """
     about = tomllib.loads(config.read_text(encoding="utf-8"))
-    base, lines = about["base"], []
+    base, lines, left = about["base"], [], []
     for row in about["row"]:
         path = folder / slug(row["name"]) / "scores.json"
         if not is_of(path, config_of(row, config)):
-            lines.append([row["name"], *["not trained"] * 4])
+            left.append(row["name"])
             continue
         found = json.loads(path.read_text(encoding="utf-8"))
         cells = [found[f"{layout}, second half"] for layout in ("monuseg", "tnbc")]
         lines.append([row["name"], *(number(cell[k]) for cell in cells for k in ("pq", "aji"))])
+    if not lines:
+        return [
+            "## What helps the training",
+            "",
+            "`python benchmarks/ablation.py` has not run.",
+            "",
+        ]
     return [
         "## What helps the training",
         "",
@@ -88,6 +95,7 @@ def ablation(config: Path, folder: Path) -> list[str]:
         "*another seed* says how much of a difference is chance.",
         "",
         *table(("training", "MoNuSeg PQ", "AJI", "TNBC PQ", "AJI"), lines),
+        *([f"Not trained: {', '.join(left)}.", ""] if left else []),
     ]
 
 

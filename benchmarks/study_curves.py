@@ -193,7 +193,7 @@ def figures(
             figure = Figure(figsize=(9, 7), layout="constrained")
             draw(figure, points, loss)
             stem = f"study-{slug(data.name)}-{name}"
-            figure.savefig(folder / f"{stem}.png", dpi=110)
+            figure.savefig(folder / f"{stem}.png", dpi=90)
             figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
             names[stem] = f"{data.name}, {said}"
     return names

@@ -333,13 +333,14 @@ def _curves(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
             own = chosen(rows, how=how, data=data, half="both halves", pruned="both", seed=1)
             if not own:
                 continue
+            ran = [s for s in config["strategies"] if chosen(own, strategy=s)]
             lines = []
             for cr in config["crs"]:
                 line = [f"{cr:g}"]
-                for strategy in config["strategies"]:
+                for strategy in ran:
                     found = chosen(own, strategy=strategy, cr=cr)
-                    line += [number(found[0][key]) for key in SCORES] if found else ["", "", "", ""]
+                    line += [number(found[0][key]) for key in SCORES] if found else [""] * 4
                 lines.append(line)
-            head = [f"{s} {name}" for s in config["strategies"] for name in SCORES.values()]
+            head = [f"{s} {name}" for s in ran for name in SCORES.values()]
             text += [f"### {data}, {how}", "", *table(("CR", *head), lines)]
     return text

@@ -116,3 +116,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def no_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Progress in a log comes once a minute: on a busy machine it met tests of what is said."""
+    monkeypatch.setattr("napari_nucprune.commands.common.QUIET", float("inf"))

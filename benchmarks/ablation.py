@@ -14,7 +14,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from study_text import number, slug, table
+from markdown import table
+from study_text import number, slug
 
 from napari_nucprune.training.config import Config, load_config
 from napari_nucprune.training.fit import Fit

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from markdown import table
 from recovery_parts import parts
 
 from napari_nucprune.checkpoint.format import Checkpoint
@@ -130,16 +131,6 @@ class Study:
         out = {key: float(np.mean([row[key] for row in rows])) for key in KEYS}
         out["r2"] = float(np.median([row["r2"] for row in rows]))
         return out
-
-
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """Return a Markdown table."""
-    return [
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-    ]
 
 
 def cells(found: dict[str, float], dense: dict[str, float]) -> list[str]:

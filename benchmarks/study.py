@@ -27,15 +27,14 @@ from napari_nucprune.compare.sweep_points import SweepPoint, write_csv
 from napari_nucprune.datasets.base import Annotated
 from napari_nucprune.datasets.evaluate import count_image, distance_of, run_on
 from napari_nucprune.datasets.registry import open_folder
-from napari_nucprune.datasets.sweep import Kept, Network, sweep_folder
+from napari_nucprune.datasets.sweep import Kept, Network, calibration_of, sweep_folder
 from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.errors import InputError, NucpruneError
 from napari_nucprune.pruning.recipe import RESELECT
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Masks
 from napari_nucprune.runtime.auto import AutoRuntime
-from napari_nucprune.slides.crops import tissue_crops
-from napari_nucprune.slides.source import Source
+from napari_nucprune.training.prune_finetune import is_tuned
 
 HERE = Path(__file__).parent
 FLOOR = "deconvolution, Otsu, watershed"
@@ -79,12 +78,11 @@ class Study:
             return None
         return shipped.open_checkpoint(path)
 
-    def sweeps(self, data: Set, recover: bool) -> list[Curve]:
-        """Return a curve a strategy, pruned one-shot or refitted on the image itself."""
-        how = "recovered" if recover else "one-shot"
+    def sweeps(self, data: Set, how: str) -> list[Curve]:
+        """Return a curve a strategy: ``one-shot``, or ``recovered`` on the image itself."""
         found = []
         for strategy in self.config["strategies"]:
-            images = self._swept(data, how, strategy, recover)
+            images = self._swept(data, how, strategy)
             if len(images) < len(data.folder):
                 done = f"{len(images)} of {len(data.folder)} images"
                 self.unfinished.append(f"{data.name}, {how}, {strategy} ({done})")
@@ -92,25 +90,22 @@ class Study:
                 found.append(Curve(data.name, how, strategy, (images,)))
         return found
 
-    def _swept(self, data: Set, how: str, strategy: str, recover: bool) -> Images:
-        def recovered(item: Annotated) -> Network:
+    def _swept(self, data: Set, how: str, strategy: str) -> Images:
+        def refitted(item: Annotated) -> Network:
             made: list[Calibration] = []
 
             def network(pruning: Pruning, masks: Masks) -> Checkpoint:
                 if not made:  # here, where the sweep takes an image without tissue
-                    mpp = item.mpp or self.checkpoint.mpp
-                    source = Source([item.rgb], (mpp, mpp), item.name)
-                    crops = tissue_crops(source, self.checkpoint.mpp)
-                    made.append(Calibration(self.checkpoint, crops, item.name, RESELECT))
+                    made.append(calibration_of(item, self.checkpoint, RESELECT))
                 return made[0].recover(pruning, masks)
 
             return network
 
         crs = [float(cr) for cr in self.config["crs"]]
-        recipe = asdict(RESELECT) if recover else None
-        return self._points(
-            data, f"{how}-{strategy}", strategy, crs, recovered if recover else None, recipe
-        )
+        name = f"{how}-{strategy}"
+        if how == "one-shot":
+            return self._points(data, name, strategy, crs, None)
+        return self._points(data, name, strategy, crs, refitted, asdict(RESELECT))
 
     def tuned(self, data: Set) -> list[Curve]:
         """Return a curve a strategy of the fine-tuned networks; seeds beside each other."""
@@ -141,10 +136,7 @@ class Study:
 
     def _check(self, file: str, network: Checkpoint, strategy: str, cr: float) -> None:
         """Raise InputError where a fine-tuned network is not what the configuration says."""
-        state = network.pruning or {}
-        own = state.get("strategy"), state.get("cr_semantic"), state.get("cr_distance")
-        parent = network.parent_sha256 == self.checkpoint.sha256
-        if not parent or own != (strategy, cr, cr) or "training" not in state:
+        if not is_tuned(network, self.checkpoint, Pruning(strategy, cr, cr)):
             raise InputError(
                 f"{file} was not fine-tuned from {self.checkpoint.name}, {strategy} at CR {cr:g}; "
                 "correct the configuration."
@@ -282,7 +274,7 @@ def write(options: argparse.Namespace) -> None:
             curves += [against_better(c, reference) for c in study.tuned(data)]
         for how in ("one-shot", "recovered"):
             if how not in skipped:
-                curves += study.sweeps(data, how == "recovered")
+                curves += study.sweeps(data, how)
     rows = rows_of(curves, study.sets)
     write_csv(options.kept / "study.csv", rows)
     folder = options.output.parent / "images"

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from markdown import table
+
 from napari_nucprune.checkpoint.format import Checkpoint
 from napari_nucprune.compare.sweep_points import CLAIMS
 
@@ -31,16 +33,6 @@ IMAGES = "half (images of patients)"
 #: What a branch that is not pruned cannot lose.
 UNTOUCHED = {"semantic": ("distance_r2",), "distance": ("semantic_dice",), "both": ()}
 HALVES = ("second half", "both halves")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return a Markdown table."""
-    return [
-        "| " + " | ".join(head) + " |",
-        "|" + "---|" * len(head),
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-    ]
 
 
 def number(value: float | None) -> str:

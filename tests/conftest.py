@@ -10,8 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from napari_nucprune.checkpoint.format import Checkpoint
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,3 +126,21 @@ def one_thread() -> Iterator[None]:
 def no_line_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     """Progress in a log comes once a minute: on a busy machine it met tests of what is said."""
     monkeypatch.setattr("napari_nucprune.commands.common.QUIET", float("inf"))
+
+
+@pytest.fixture
+def tiny() -> Checkpoint:
+    """A network of two levels with random weights."""
+    from helpers import TINY, make_checkpoint
+
+    return make_checkpoint(TINY, seed=3)
+
+
+@pytest.fixture
+def saved(tiny: Checkpoint, tmp_path: Path) -> Path:
+    """A file of ours with `tiny`."""
+    from napari_nucprune.checkpoint.format import save
+
+    path = tmp_path / "tiny.safetensors"
+    save(tiny, path)
+    return path

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import HealthCheck, settings
+from PIL import Image
 
 from napari_nucprune.checkpoint.format import Checkpoint
 from napari_nucprune.doors import BRANCHES, Merge
@@ -148,3 +150,22 @@ def refused(path, **options):
     assert is_one_line(caught.value), str(caught.value)
     assert caught.value.exit_code == 2
     return str(caught.value)
+
+
+#: For what is read from or written to files: few examples, in one temporary folder.
+few = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def write_pairs(folder, height, width):
+    """Three images a, b, c as `pairs` has them, with one nucleus of 10 x 20 px each."""
+    for kind in ("images", "labels"):
+        (folder / kind).mkdir(parents=True)
+    for i, name in enumerate("abc"):
+        labels = np.zeros((height, width), np.uint8)
+        labels[10:20, 10:30] = i + 1
+        Image.fromarray(smooth(i, height, width)).save(folder / "images" / f"{name}.png")
+        Image.fromarray(labels).save(folder / "labels" / f"{name}.png")

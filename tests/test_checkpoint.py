@@ -3,7 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import (
@@ -11,6 +11,7 @@ from helpers import (
     QUICK,
     TINY,
     equal_weights,
+    few,
     is_one_line,
     make_checkpoint,
     shapes_by_hand,
@@ -22,26 +23,7 @@ from napari_nucprune.doors import BRANCHES, Merge, Pruning
 from napari_nucprune.errors import EnvironmentStopped, InputError
 from napari_nucprune.pruning.strategy import Ranking, apply
 
-quick = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def tiny():
-    return make_checkpoint(TINY, seed=3)
-
-
-@pytest.fixture
-def saved(tiny, tmp_path):
-    path = tmp_path / "tiny.safetensors"
-    files.save(tiny, path)
-    return path
 
 
 # --- the architecture ---------------------------------------------------------------------------
@@ -98,7 +80,7 @@ def test_macs_from_the_plain_layers_are_those_of_the_module(widths):
         assert round(per_pixel * 512**2 / 1e9, 1) == 12.1
 
 
-@settings(quick, max_examples=15)
+@settings(few, max_examples=15)
 @given(st.lists(st.integers(1, 9), min_size=2, max_size=6))
 def test_shapes_are_those_of_the_module_in_order(widths):
     state = UNet(widths).state_dict()
@@ -214,7 +196,7 @@ def test_sha256_depends_on_every_tensor(tiny):
     assert replace(tiny, name="other", mpp=0.5).sha256 == tiny.sha256
 
 
-@quick
+@few
 @given(
     name=st.text(max_size=30),
     note=st.dictionaries(st.text(max_size=8), st.text(max_size=8), max_size=3),

@@ -3,13 +3,14 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from helpers import (
     TINY,
     equal_weights,
+    few,
     flat,
     is_one_line,
     make_checkpoint,
@@ -20,26 +21,7 @@ from napari_nucprune.checkpoint import format as files
 from napari_nucprune.doors import BRANCHES
 from napari_nucprune.errors import InputError
 
-quick = settings(
-    max_examples=25,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-
-
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture
-def tiny():
-    return make_checkpoint(TINY, seed=3)
-
-
-@pytest.fixture
-def saved(tiny, tmp_path):
-    path = tmp_path / "tiny.safetensors"
-    files.save(tiny, path)
-    return path
 
 
 def test_cut_off_anywhere(saved, tmp_path):
@@ -58,7 +40,7 @@ def test_bytes_too_many(saved):
     refused(saved)
 
 
-@quick
+@few
 @given(content=st.binary(max_size=300), suffix=st.sampled_from([".safetensors", ".pt", ".pth"]))
 def test_random_bytes(content, suffix, tmp_path):
     path = tmp_path / f"random{suffix}"
@@ -66,7 +48,7 @@ def test_random_bytes(content, suffix, tmp_path):
     refused(path)
 
 
-@settings(quick, max_examples=60)
+@settings(few, max_examples=60)
 @given(data=st.data())
 def test_flipped_header_bytes_load_equal_or_are_refused(data, tiny, tmp_path):
     path = tmp_path / "flip.safetensors"

@@ -18,11 +18,6 @@ from napari_nucprune.doors import BRANCHES
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.fixture
-def tiny():
-    return make_checkpoint(TINY, seed=3)
-
-
 class Bomb:
     def __init__(self, marker):
         self.marker = marker

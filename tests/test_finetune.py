@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 
-from helpers import TINY, is_one_line, make_checkpoint, smooth
+from helpers import TINY, is_one_line, make_checkpoint, smooth, write_pairs
 from napari_nucprune.checkpoint.format import load
 from napari_nucprune.cli import main
 from napari_nucprune.doors import BRANCHES, Pruning
@@ -193,13 +192,7 @@ mpp = 0.25
 
 @pytest.fixture
 def recipe(tmp_path):
-    for kind in ("images", "labels"):
-        (tmp_path / "set" / kind).mkdir(parents=True)
-    for i, name in enumerate("abc"):
-        labels = np.zeros((140, 150), np.uint8)
-        labels[10:20, 10:30] = i + 1
-        Image.fromarray(smooth(i, 140, 150)).save(tmp_path / "set" / "images" / f"{name}.png")
-        Image.fromarray(labels).save(tmp_path / "set" / "labels" / f"{name}.png")
+    write_pairs(tmp_path / "set", 140, 150)
     path = tmp_path / "tuned.toml"
     path.write_text(RECIPE, encoding="utf-8")
     return path

@@ -1,8 +1,6 @@
-import numpy as np
 import pytest
-from PIL import Image
 
-from helpers import is_one_line, smooth
+from helpers import is_one_line, write_pairs
 from napari_nucprune.errors import InputError
 from napari_nucprune.training.config import load_config
 from napari_nucprune.training.mixture import prepare
@@ -23,13 +21,7 @@ mpp = 0.5
 
 @pytest.fixture
 def written(tmp_path):
-    for kind in ("images", "labels"):
-        (tmp_path / "set" / kind).mkdir(parents=True)
-    for i, name in enumerate("abc"):
-        labels = np.zeros((40, 60), np.uint8)
-        labels[10:20, 10:30] = i + 1
-        Image.fromarray(smooth(i, 40, 60)).save(tmp_path / "set" / "images" / f"{name}.png")
-        Image.fromarray(labels).save(tmp_path / "set" / "labels" / f"{name}.png")
+    write_pairs(tmp_path / "set", 40, 60)
     path = tmp_path / "my run.toml"
     path.write_text(GOOD)
     return path

@@ -107,10 +107,8 @@ def rungs(checkpoint: Checkpoint) -> dict[str, dict[float, Path]]:
         state, parent = shipped.state(name)
         if state is None or parent != checkpoint.sha256:
             continue
-        strategy, ratios = (
-            state.get("strategy"),
-            {state.get("cr_semantic"), state.get("cr_distance")},
-        )
+        strategy = state.get("strategy")
+        ratios = {state.get("cr_semantic"), state.get("cr_distance")}
         cr = ratios.pop()
         if not ratios and strategy in STRATEGIES and isinstance(cr, int | float):
             found.setdefault(strategy, {})[float(cr)] = shipped.FOLDER / f"{name}.safetensors"

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ..checkpoint.format import Checkpoint
-    from ..datasets.base import Annotated
+    from ..pruning.recipe import Recipe
     from ..pruning.recovery import Calibration
     from ..pruning.strategy import Masks
 
@@ -48,28 +48,18 @@ def recovered(
 
 def calibration(options: argparse.Namespace, checkpoint: Checkpoint) -> Calibration:
     """Return the responses that ``--recover`` refits to; errors are those of `recovered`."""
-    from ..pruning.recipe import RESELECT, Recipe
     from ..pruning.recovery import Calibration
 
     # On the CPU whatever the runtime's device: the same crops give the same weights.
     crops, name = _crops(options, checkpoint.mpp)
-    recipe = RESELECT if options.reselect else Recipe()
-    return Calibration(checkpoint, crops, name, recipe, progress=show_progress)
+    return Calibration(checkpoint, crops, name, recipe_of(options), progress=show_progress)
 
 
-def calibration_of(
-    item: Annotated, options: argparse.Namespace, checkpoint: Checkpoint
-) -> Calibration:
-    """Return the responses on an annotated image's own tissue."""
+def recipe_of(options: argparse.Namespace) -> Recipe:
+    """Return how ``--reselect`` says to refit."""
     from ..pruning.recipe import RESELECT, Recipe
-    from ..pruning.recovery import Calibration
-    from ..slides.crops import tissue_crops
-    from ..slides.source import Source
 
-    mpp = options.mpp or item.mpp or checkpoint.mpp
-    crops = tissue_crops(Source([item.rgb], (mpp, mpp), item.name), checkpoint.mpp)
-    recipe = RESELECT if options.reselect else Recipe()
-    return Calibration(checkpoint, crops, item.name, recipe, progress=show_progress)
+    return RESELECT if options.reselect else Recipe()
 
 
 def described(recovery: dict[str, Any]) -> str:

@@ -152,15 +152,18 @@ def _recovering(
     options: argparse.Namespace, checkpoint: Checkpoint
 ) -> Callable[[Annotated], Network] | None:
     """Return what gives an image's way to recover a pruning; None without recovery."""
-    from .recovering import EACH, calibration, calibration_of
+    from ..datasets.sweep import calibration_of
+    from .recovering import EACH, calibration, recipe_of
 
     if options.recover == "none":
         return None
     if options.recover == EACH:
+        recipe = recipe_of(options)
 
         def own(item: Annotated) -> Network:
             try:
-                return _packed(calibration_of(item, options, checkpoint), checkpoint)
+                fitted = calibration_of(item, checkpoint, recipe, options.mpp, show_progress)
+                return _packed(fitted, checkpoint)
             except InputError as error:
                 return _refusing(error)
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.format import Checkpoint
 from ..compare.sweep import sweep
@@ -17,6 +17,10 @@ from ..pruning.strategy import Masks, Ranking
 from ..runtime.base import Runtime
 from .base import Annotated, Folder
 from .evaluate import assumption, count_image, distance_of, field_of
+
+if TYPE_CHECKING:
+    from ..pruning.recipe import Recipe
+    from ..pruning.recovery import Calibration
 
 Network = Callable[[Pruning, Masks], Checkpoint]
 
@@ -146,3 +150,37 @@ def sweep_folder(
     if assumed and notice is not None:
         notice(assumption(assumed, checkpoint.mpp))
     return found
+
+
+def calibration_of(
+    item: Annotated,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    mpp: float | None = None,
+    progress: Progress = no_progress,
+) -> Calibration:
+    """Return the responses that a pruning is refitted to, on an annotated image's own tissue.
+
+    Parameters
+    ----------
+    item
+        The image; its labels are not looked at.
+    checkpoint
+        The dense network.
+    recipe
+        How to refit.
+    mpp
+        um a pixel, where the layout does not say.
+
+    Raises
+    ------
+    InputError
+        Where there is no tissue, or too little.
+    """
+    from ..pruning.recovery import Calibration
+    from ..slides.crops import tissue_crops
+    from ..slides.source import Source
+
+    own = mpp or item.mpp or checkpoint.mpp
+    crops = tissue_crops(Source([item.rgb], (own, own), item.name), checkpoint.mpp)
+    return Calibration(checkpoint, crops, item.name, recipe, progress=progress)

@@ -123,13 +123,7 @@ class FineTune(Fit):
     def _trained_before(self) -> Checkpoint:
         """Return the fine-tuned network that is trained on."""
         found = shipped.open_checkpoint(self.prune.start)
-        state = found.pruning or {}
-        same = self.pruning.as_dict()
-        if (
-            found.parent_sha256 != self.dense.sha256
-            or "training" not in state
-            or any(state.get(key) != value for key, value in same.items())
-        ):
+        if not is_tuned(found, self.dense, self.pruning):
             raise InputError(
                 f"{self.prune.start} was not fine-tuned from {self.dense.name} to "
                 f"{self.pruning.label}; start from one that was, or from recovered."
@@ -189,6 +183,13 @@ class FineTune(Fit):
 
     def _now(self) -> Checkpoint:
         return replace(self.dense, weights={b: arrays(net) for b, net in self.nets.items()})
+
+
+def is_tuned(network: Checkpoint, dense: Checkpoint, pruning: Pruning) -> bool:
+    """Whether a network was fine-tuned from a dense one, with this very pruning."""
+    state = network.pruning or {}
+    same = all(state.get(key) == value for key, value in pruning.as_dict().items())
+    return same and "training" in state and network.parent_sha256 == dense.sha256
 
 
 def masks_of(checkpoint: Checkpoint, pruned: Masks) -> Masks:

@@ -170,7 +170,7 @@ def figures(
     """Draw the figures of each data set; return what they show by their names."""
     from matplotlib.figure import Figure
 
-    from napari_nucprune.compare.figure import draw
+    from napari_nucprune.compare.figure import draw, save
 
     names = {}
     for data in sets:
@@ -193,8 +193,7 @@ def figures(
             figure = Figure(figsize=(9, 7), layout="constrained")
             draw(figure, points, loss)
             stem = f"study-{slug(data.name)}-{name}"
-            figure.savefig(folder / f"{stem}.png", dpi=90)
-            figure.savefig(folder / f"{stem}.svg", metadata={"Date": None})
+            save(figure, folder / stem, dpi=90)
             names[stem] = f"{data.name}, {said}"
     return names
 

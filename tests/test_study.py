@@ -145,7 +145,9 @@ def test_the_page_says_what_is_not_there_and_the_second_run_keeps_it(folder, out
     for name in ("one-shot", "ways"):
         for suffix in ("png", "svg"):
             assert (folder / "images" / f"study-made-up-{name}.{suffix}").is_file()
+    drawn = {path.name: path.read_bytes() for path in (folder / "images").iterdir()}
     again = run(folder)
+    assert {path.name: path.read_bytes() for path in (folder / "images").iterdir()} == drawn
     assert "Running" in output
     assert "Running" not in again
     assert (folder / "study.md").read_text(encoding="utf-8") == page

@@ -243,10 +243,8 @@ def _figures(
 ) -> None:
     from matplotlib.figure import Figure
 
-    from ..compare.figure import draw
+    from ..compare.figure import draw, save
 
     figure = Figure(figsize=(9, 7), layout="constrained")
     draw(figure, points, loss, largest)
-    figure.savefig(folder / "sweep.png", dpi=150)
-    # Without the date, the same numbers give the same file.
-    figure.savefig(folder / "sweep.svg", metadata={"Date": None})
+    save(figure, folder / "sweep")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .sweep import STOPS
@@ -74,6 +75,16 @@ def draw(
             frameon=False,
             fontsize="small",
         )
+
+
+def save(figure: Figure, stem: Path, dpi: int = 150) -> None:
+    """Write ``stem.png`` and ``stem.svg``; the same numbers give the same files."""
+    from matplotlib import rc_context
+
+    figure.savefig(f"{stem}.png", dpi=dpi)
+    # Without the date, and with names that are not drawn by chance.
+    with rc_context({"svg.hashsalt": "nucprune"}):
+        figure.savefig(f"{stem}.svg", metadata={"Date": None})
 
 
 def _colour(index: int) -> str:

@@ -117,7 +117,11 @@ def test_points_are_those_of_the_sweep_command(folder, output, tmp_path):
     assert found.keys() == wanted.keys()
     for key, row in wanted.items():
         for name, value in row.items():
-            assert found[key][name] == value, (key, name)
+            if name in ("strategy", "pruned") or not value:
+                assert found[key][name] == value, (key, name)
+            else:  # which runtime is taken is measured, and each rounds in its own way
+                own = float(found[key][name])
+                assert own == pytest.approx(float(value), rel=1e-4, abs=1e-6), (key, name)
 
 
 def test_a_fine_tuned_network_is_scored_as_evaluate_scores_it(folder, output, capsys):

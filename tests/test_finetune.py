@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from helpers import TINY, is_one_line, make_checkpoint, smooth, write_pairs
 from napari_nucprune.checkpoint.format import load
@@ -113,6 +114,23 @@ def test_a_run_that_was_stopped_goes_on_bit_exactly(prune, training, tmp_path):
         one, two = through.finished(), resumed.finished()
         assert one.sha256 == two.sha256
         assert one.own_cr == two.own_cr
+
+
+def test_another_dense_network_is_refused(training, tmp_path):
+    """Its file may have the same name: it would go on teaching what the run did not begin with."""
+    fit = begun(Prune(cr=4), training, tmp_path)
+    fit.train_step(training)
+    fit.save()
+    other = FineTune(fit.config, tmp_path, make_checkpoint(TINY, seed=6))
+    with pytest.raises(InputError, match="other checkpoints") as caught:
+        other.resume()
+    assert is_one_line(caught.value)
+    # States from before parents were kept go on.
+    state = torch.load(fit.state_file, weights_only=True)
+    del state["parents"]
+    torch.save(state, fit.state_file)
+    other.resume()
+    assert other.step == 1
 
 
 def test_a_dense_pupil_of_the_dense_network_has_nothing_to_learn(training, tmp_path):

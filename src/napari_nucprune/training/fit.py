@@ -88,6 +88,11 @@ class Fit:
         """Where the state lies."""
         return self.folder / "state.pt"
 
+    @property
+    def parents(self) -> dict[str, str]:
+        """The sha256, by what they are for, of the networks that each step depends on."""
+        return {}
+
     def start_from(self, checkpoint: Checkpoint) -> None:
         """Take a checkpoint's weights instead of random ones.
 
@@ -131,6 +136,12 @@ class Fit:
                 f"{self.folder} holds a run of another configuration; give an empty folder, "
                 "or the configuration it was started with (only steps may differ)."
             )
+        # A state from before they were kept names none.
+        if state.get("parents", self.parents) != self.parents:
+            raise InputError(
+                f"{self.folder} holds a run that other checkpoints began or taught; "
+                "give an empty folder, or those it was started with."
+            )
         try:
             for branch in BRANCHES:
                 self.nets[branch].load_state_dict(state["nets"][branch])
@@ -147,6 +158,7 @@ class Fit:
         """Write the state so that a kill at any moment leaves the old or the new one."""
         state = {
             "config": json.dumps(_identity(self.config), sort_keys=True),
+            "parents": self.parents,
             "step": self.step,
             "precision": self.precision,
             "nets": {b: n.state_dict() for b, n in self.nets.items()},

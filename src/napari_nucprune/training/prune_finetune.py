@@ -89,6 +89,12 @@ class FineTune(Fit):
         """What the network is pruned to in the end."""
         return Pruning(self.prune.strategy, self.prune.cr, self.prune.cr)
 
+    @property
+    def parents(self) -> dict[str, str]:
+        """The sha256 of the dense network and, where one is trained on, of the fine-tuned one."""
+        before = {} if self.before is None else {"before": self.before.sha256}
+        return {"dense": self.dense.sha256, **before}
+
     def begin(
         self,
         training: list[Prepared],

@@ -64,6 +64,9 @@ class Prune:
         Steps between two masks while it grows.
     distil
         What the dense network's responses count in the loss, 0 to 1; the labels have the rest.
+    levels
+        What the responses of its levels count beside that of its output, times `levels.WEIGHT`
+        (1 is what was picked); 0 teaches by the output alone.
     """
 
     strategy: str = "layer-wise"
@@ -72,6 +75,7 @@ class Prune:
     ramp: int = 0
     every: int = 25
     distil: float = 0.5
+    levels: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -248,6 +252,7 @@ def _check(config: Config, path: Path) -> None:
         (_whole(prune.ramp, 0), "ramp", "a whole number of at least 0"),
         (_whole(prune.every, 1), "every", "a whole number of at least 1"),
         (_number(prune.distil, 0, 1), "distil", "a number from 0 to 1"),
+        (_number(prune.levels, 0), "levels", "a number of at least 0"),
         (
             not prune.ramp or prune.start in STARTS,
             "start",

@@ -180,7 +180,7 @@ class Fit:
                 group["lr"] = learning_rate(self.config, self.step)
             optimiser.zero_grad(set_to_none=True)
             with self.autocast():
-                out = net(rgb)
+                out = self.respond(branch, rgb)
             loss = self.loss(branch, rgb, out.float(), targets)
             loss.backward()
             optimiser.step()
@@ -189,6 +189,11 @@ class Fit:
                 average.update_parameters(net)
             self.losses[branch] = float(loss.detach())
         self.step += 1
+
+    def respond(self, branch: Branch, rgb: Tensor) -> Tensor:
+        """Run a branch on crops (N, 3, H, W)."""
+        out: Tensor = self.nets[branch](rgb)
+        return out
 
     def autocast(self) -> torch.autocast:
         """Return the context in which the networks run."""

@@ -22,6 +22,7 @@ from ..pruning.strategy import Masks, Ranking, apply
 from .augment import Prepared, random_crop
 from .config import STARTS, Config, Prune
 from .fit import Fit, arrays
+from .levels import WEIGHT, listening, relative_error
 
 #: Crops for the recovery that a fine-tuning starts from, and their side. Four times the samples of
 #: a slide's own recovery: this one is for all tissue (CR 16: a fifth less error before the first
@@ -82,6 +83,10 @@ class FineTune(Fit):
             for b in BRANCHES
         }
         self.start_from(dense)
+        #: Whether the dense network's levels teach beside its output, and what the branch that ran
+        #: last responded in its own.
+        self.teaches_levels = config.prune.levels > 0 and config.prune.distil > 0
+        self.levels: list[Tensor] = []
         self.masks: Masks = {b: {} for b in BRANCHES}
 
     @property
@@ -143,19 +148,30 @@ class FineTune(Fit):
             # Which layers are pruned does not depend on the weights.
             self.masks = masks_of(self._now(), Ranking(self.dense).masks(self.pruning))
 
+    def respond(self, branch: Branch, rgb: Tensor) -> Tensor:
+        """Run a branch; what its levels respond is kept for the loss, where they are taught."""
+        if not self.teaches_levels:
+            return super().respond(branch, rgb)
+        with listening(self.nets[branch]) as self.levels:
+            return super().respond(branch, rgb)
+
     def loss(self, branch: Branch, rgb: Tensor, out: Tensor, targets: Tensor) -> Tensor:
         """Return the labels' loss and the distance to the dense network, in their shares."""
         share = self.prune.distil
         loss = super().loss(branch, rgb, out, targets)
         if not share:
             return loss
-        with torch.no_grad(), self.autocast():
-            said = self.teachers[branch](rgb)
+        teacher = self.teachers[branch]
+        with torch.no_grad(), self.autocast(), listening(teacher) as levels:
+            said = teacher(rgb)
         said = said.float()
         if branch == "semantic":
             taught = F.binary_cross_entropy_with_logits(out, torch.sigmoid(said))
         else:
             taught = F.mse_loss(out, said)
+        if self.teaches_levels:
+            weight = self.prune.levels * WEIGHT[branch]
+            taught = taught + weight * relative_error(self.levels, levels)
         return (1 - share) * loss + share * taught
 
     def after_step(self, branch: Branch) -> None:
@@ -179,7 +195,10 @@ class FineTune(Fit):
             how["before"] = {**own, "sha256": self.before.sha256}
         if self.prune.ramp:
             how = {**how, "method": "gradual", "ramp": self.prune.ramp}
-        state = {**(found.pruning or {}), "training": {**how, "distil": self.prune.distil}}
+        how["distil"] = self.prune.distil
+        if self.teaches_levels:
+            how["levels"] = self.prune.levels
+        state = {**(found.pruning or {}), "training": how}
         return replace(found, pruning=state, parent_sha256=self.dense.sha256)
 
     def _masks_at(self, step: int) -> Masks:

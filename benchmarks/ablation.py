@@ -105,10 +105,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path, nargs="?", default=HERE / "ablation.toml")
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/ablation"))
+    parser.add_argument("--rows", nargs="+", type=int, help="numbers of those to train; all")
     options = parser.parse_args()
     about = tomllib.loads(options.config.read_text(encoding="utf-8"))
     everything = config_of({"name": "all"}, options.config)
-    for row in about["row"]:
+    there = range(1, len(about["row"]) + 1)
+    if unknown := [at for at in options.rows or () if at not in there]:
+        parser.error(f"there is no row {unknown[0]}; {options.config.name} has 1 to {there[-1]}.")
+    for row in (about["row"][at - 1] for at in options.rows or there):
         folder = options.output / slug(row["name"])
         folder.mkdir(parents=True, exist_ok=True)
         config = config_of(row, options.config)

@@ -235,7 +235,10 @@ def how_trained(network: Checkpoint) -> str:
         while before:
             steps.append(before.get("steps", 0))
             before = before.get("started_from")
-    earlier = (network.pruning or {}).get("training", {}).get("before")
+    how = (network.pruning or {}).get("training", {})
+    if how.get("levels"):
+        last += ", level by level"
+    earlier = how.get("before")
     while earlier:
         steps.append(earlier.get("steps", 0))
         earlier = earlier.get("before")

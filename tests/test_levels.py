@@ -52,7 +52,7 @@ def test_the_error_is_relative_level_by_level():
         assert float(relative_error(pupil, teacher)) == pytest.approx(0.005, rel=1e-4)
     dead = [torch.zeros(1, 2, 4, 4)]
     assert relative_error(dead, dead) == 0
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="zip"):
         relative_error(teacher, teacher[:1])
 
 

@@ -232,6 +232,14 @@ def test_the_sweep_is_over_the_rungs(dock, qtbot):
     points = dock.sweeping.shown_points()
     assert [(p.strategy, p.cr) for p in points] == [("layer-wise", c) for c in (1, 4, 8)]
     assert "fine-tuned" in dock.sweeping.about
+    # A point is of what can be set: one of a sweep made otherwise changes nothing, and says so.
+    dock.sweeping._picked("LAMP", 8)
+    dock.sweeping._picked("layer-wise", 5)
+    assert "fine-tuned layer-wise to CR 5" in dock.message.text()
+    assert (dock.pruning.strategy.currentText(), dock.pruning.both.value) == ("layer-wise", 8)
+    dock.sweeping._picked("layer-wise", 4)
+    assert dock.pruning.both.value == 4
+    settle(dock, qtbot)
 
 
 def test_a_session_brings_its_strategy_back(dock, qtbot, tmp_path):

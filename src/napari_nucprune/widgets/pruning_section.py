@@ -101,6 +101,12 @@ class PruningSection(Section):
             self.choose_recovery("slide")
         self.show_repair(self.reselect.isEnabled())
 
+    def has(self, strategy: str, cr: float) -> bool:
+        """Whether the chosen recovery has networks of a strategy at a ratio for both branches."""
+        if self.recovery.currentData() != "fine-tuned":
+            return True
+        return cr in self._tuned.get(strategy, ())
+
     def show_repair(self, can_reselect: bool) -> None:
         """Hold the other controls to the recovery that is chosen."""
         mode = self.recovery.currentData()

@@ -89,8 +89,7 @@ class Sweeping(QObject):
         except NucpruneError as error:
             self.section.status.setText(str(error))
             return False
-        how = HOW[job.recovery]
-        self._about = f"{how}, against {name}"
+        self._about = f"{HOW[job.recovery]}, against {name}"
         self.points, self._find = [], ""
         self._set_running(True)
         self.show()
@@ -277,6 +276,10 @@ class Sweeping(QObject):
 
     def _picked(self, strategy: str, cr: float) -> None:
         pruning = self.controls.pruning
+        if not pruning.has(strategy, cr):
+            about = f"{strategy} to CR {cr:g}"
+            self.controls.say(f"None was fine-tuned {about}: choose another Recovery to see it.")
+            return
         pruning.strategy.setCurrentText(strategy)
         pruning.link.setChecked(True)
         pruning.both.set_value(cr)

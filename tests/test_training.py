@@ -124,6 +124,12 @@ def test_learning_rate_warms_up_and_falls_to_zero():
     assert all(r > 0 for r in (learning_rate(config_of(steps=1), 0),))
 
 
+def test_learning_rate_is_halved_where_that_is_asked_for():
+    config = config_of(steps=1000, lr=0.1, halve_every=300)
+    rates = [learning_rate(config, step) for step in (50, 299, 300, 599, 600, 999)]
+    assert rates == pytest.approx([0.1, 0.1, 0.05, 0.05, 0.025, 0.0125])
+
+
 def started(config, folder):
     folder.mkdir(exist_ok=True)
     return Fit(config, folder)

@@ -93,7 +93,8 @@ class Config:
     steps, batch, crop
         Number of steps, crops a step, side of a crop in pixels.
     lr, seed, threads
-        Peak learning rate of Adam (linear warm-up, cosine to zero), seed, torch threads (0: all).
+        Peak learning rate of Adam (linear warm-up, then as `halve_every` says), seed, torch threads
+        (0: all).
     scale, colour
         Range of the random zoom, strength of the colour jitter.
     save_every
@@ -111,6 +112,9 @@ class Config:
     precision
         What the forward pass computes in: ``float32``, ``bfloat16`` (autocast), or ``auto``, the
         faster of the two where the run starts. Weights, losses and steps are float32 always.
+    halve_every
+        Steps after which the learning rate is halved (the published recipe); 0 lets it fall to zero
+        on a cosine.
     prune
         How it prunes; None trains a dense network.
     """
@@ -134,6 +138,7 @@ class Config:
     border: float = 0.0
     ema: float = 0.0
     precision: str = "auto"
+    halve_every: int = 0
     prune: Prune | None = None
 
 
@@ -236,6 +241,7 @@ def _check(config: Config, path: Path) -> None:
         (_number(config.colour, 0), "colour", "a number of at least 0"),
         (_whole(config.save_every, 1), "save_every", "a whole number of at least 1"),
         (_some_branches(config.branches), "branches", f"one or both of {list(BRANCHES)}"),
+        (_whole(config.halve_every, 0), "halve_every", "a whole number of at least 0"),
         (_number(config.border, 0), "border", "a number of at least 0"),
         (_number(config.ema, 0, 0.999999), "ema", "a number from 0 to below 1"),
         (config.precision in PRECISIONS, "precision", f"one of {list(PRECISIONS)}"),

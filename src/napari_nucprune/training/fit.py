@@ -41,10 +41,12 @@ def semantic_loss(logits: Tensor, inside: Tensor, counts: Tensor | None = None) 
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Linear warm-up over 5 % of the steps (at most 200), then a cosine to zero."""
+    """Linear warm-up over 5 % of the steps (at most 200), then a cosine to zero, or halvings."""
     warm = min(200, max(1, config.steps // 20))
     if step < warm:
         return config.lr * (step + 1) / warm
+    if config.halve_every:
+        return config.lr * 0.5 ** (step // config.halve_every)
     return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
 
 

@@ -1,5 +1,4 @@
-# ruff: noqa: F811
-"""The dock's comparison: references, fates, scores, views, sweep, layers, keys, sessions."""
+"""The dock's comparison: references, fates, scores, maps, pins and the report."""
 
 import json
 
@@ -9,56 +8,22 @@ import tifffile
 
 napari = pytest.importorskip("napari")
 from PIL import Image
-from qtpy.QtCore import QPoint, QPointF, Qt
+from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
-from helpers import is_one_line
+from compare_dock_helpers import click, compared, settle
+from dock_helpers import dock, noise, viewer
 from napari_nucprune.compare.fate import fates
 from napari_nucprune.compare.outcome import FATES
 from napari_nucprune.difference.compare import METRICS
 from napari_nucprune.preview import Session
 from napari_nucprune.widgets import layers
 from napari_nucprune.widgets.pins import pins
-from napari_nucprune.widgets.shortcuts import KEYS
-from test_difference import blobs
-from test_dock import dock, noise, viewer  # noqa: F401
-from test_dock import settle as settle_soon
+
+__all__ = ["compared", "dock", "viewer"]
 
 MONUSEG = "MoNuSeg/MoNuSegTrainingData"
-
-
-def settle(dock, qtbot):
-    """With patience: the first Labels layer of a process takes seconds, more on a busy machine."""
-    settle_soon(dock, qtbot, timeout=120_000)
-
-
-def click(button):
-    QTest.mouseClick(button, Qt.MouseButton.LeftButton)
-
-
-def state_of(viewer):
-    """What views must leave as it was."""
-    return [
-        (layer.name, layer.visible, layer.opacity, id(layer.data)) for layer in viewer.layers
-    ], (viewer.canvas.grid.enabled, viewer.canvas.grid.stride, viewer.canvas.grid.shape)
-
-
-@pytest.fixture
-def compared(viewer, dock, qtbot):
-    """A dock that shows CR 4 of an image with a truth."""
-    viewer.add_labels(blobs(3, 96, 112), name="truth", visible=False)
-    viewer.add_image(noise(), name="tissue")
-    dock.pruning.both.set_value(4.0)
-    settle(dock, qtbot)
-    return dock
-
-
-def rest(dock, qtbot, timeout=60_000):
-    settle(dock, qtbot)
-    qtbot.waitUntil(
-        lambda: dock.runner._running is None and not dock.sweeping.running, timeout=timeout
-    )
 
 
 def test_numbers_are_those_of_evaluate(viewer, dock, quick, qtbot, tmp_path, shared_data):
@@ -225,248 +190,6 @@ def test_pins_compare_with_each_other(viewer, compared, qtbot):
     viewer.layers.remove(second.layers["instances"])
     settle(dock, qtbot)
     assert dock.compare.result.choice == "shown"
-
-
-@pytest.mark.window
-def test_views_leave_all_as_it_was(viewer, compared, qtbot):
-    dock = compared
-    viewer.window._qt_window.show()
-    qtbot.wait(100)
-    before = state_of(viewer)
-    look, flip = dock.compare.look, dock.compare.flip
-    look.setCurrentIndex(look.findData("swipe"))
-    divider = dock.views.divider
-    native = divider.parentWidget()
-    assert divider.part == 0.5
-    QTest.mousePress(divider, Qt.MouseButton.LeftButton, pos=QPoint(7, 50))
-    start = divider.x
-    for _ in range(5):
-        QTest.mouseMove(divider, QPoint(7 + 12, 50))
-    QTest.mouseRelease(divider, Qt.MouseButton.LeftButton, pos=QPoint(7, 50))
-    assert divider.x == pytest.approx(start + 60, abs=6)
-    # What is drawn left of the divider is the dense network's, right of it the pruned one's.
-    shown = [viewer.layers["dense semantic"], layers.find(viewer, "semantic")]
-    for layer, side in zip(shown, (0, 1), strict=True):
-        for other in viewer.layers:
-            other.visible = other is layer
-        picture = viewer.screenshot(canvas_only=True, flash=False)[..., :3].astype(int)
-        background = picture[0, 0]
-        lit = (np.abs(picture - background).max(axis=2) > 0).any(axis=0)
-        x = round(divider.x * picture.shape[1] / native.width())
-        halves = lit[: x - 10].any(), lit[x + 10 :].any()
-        assert halves == ((True, False) if side == 0 else (False, True))
-    look.setCurrentIndex(0)
-    for layer, (_, visible, *_) in zip(viewer.layers, before[0], strict=True):
-        layer.visible = visible
-    assert state_of(viewer) == before
-    look.setCurrentIndex(look.findData("side"))
-    assert viewer.canvas.grid.enabled
-    shape = viewer.canvas.grid.actual_shape(viewer.layers)
-    assert shape == (1, 2)
-    panes = {
-        layer.name: viewer.canvas.grid.position(index, viewer.layers)[1]
-        for index, layer in enumerate(viewer.layers)
-    }
-    assert panes["tissue"] == panes["dense instances"] == panes["dense semantic"] == 0
-    assert panes["tissue (right)"] == panes["instances"] == panes["semantic"] == 1
-    assert panes["truth"] == -1
-    look.setCurrentIndex(0)
-    assert state_of(viewer) == before
-    flip.click()
-    assert viewer.layers["dense instances"].visible
-    assert not layers.find(viewer, "instances").visible
-    dock.pruning.both.set_value(8)
-    settle(dock, qtbot)
-    assert viewer.layers["dense instances"].visible
-    flip.click()
-    after = state_of(viewer)
-    assert [own[:3] for own in after[0]] == [own[:3] for own in before[0]]
-    # Another reference in mid-swipe, and its deletion.
-    look.setCurrentIndex(look.findData("swipe"))
-    dock.compare.reference.choose(viewer.layers["truth"])
-    settle(dock, qtbot)
-    assert viewer.layers["truth"].visible
-    viewer.layers.remove(viewer.layers["truth"])
-    settle(dock, qtbot)
-    assert look.currentData() == "overlay" or dock.views.divider is not None
-    look.setCurrentIndex(0)
-    assert "dense instances" not in viewer.layers
-
-
-@pytest.mark.window
-def test_keys(viewer, compared, qtbot):
-    dock = compared
-    window = viewer.window._qt_window
-    window.show()
-    window.activateWindow()
-    qtbot.waitUntil(window.isActiveWindow)
-    codes = {".": Qt.Key.Key_Period, ",": Qt.Key.Key_Comma, "Left": Qt.Key.Key_Left}
-    codes |= {"Right": Qt.Key.Key_Right}
-    codes |= {letter: getattr(Qt.Key, f"Key_{letter}") for letter in "XZADB"}
-
-    def press(keys):
-        code = codes[keys.removeprefix("Alt+")]
-        QTest.keyClick(window.focusWidget() or window, code, Qt.KeyboardModifier.AltModifier)
-
-    press("Alt+.")
-    assert dock.pruning.both.value == 5
-    press("Alt+,")
-    press("Alt+,")
-    assert dock.pruning.both.value == 2
-    press("Alt+X")
-    assert dock.pruning.strategy.currentText() == "network-wide"
-    press("Alt+A")
-    assert not dock.control.live.isChecked()
-    press("Alt+A")
-    settle(dock, qtbot)
-    press("Alt+D")
-    assert dock.views.divider is not None
-    press("Alt+Right")
-    assert dock.views.divider.part == pytest.approx(0.52)
-    press("Alt+Left")
-    press("Alt+D")
-    press("Alt+B")
-    assert viewer.canvas.grid.enabled
-    press("Alt+B")
-    press("Alt+Z")
-    assert dock.compare.flip.isChecked()
-    press("Alt+Z")
-    assert not dock.views.on
-    for keys, words, _ in KEYS:
-        assert f"{keys}: {words}" in dock.files.keys.text()
-
-
-def test_a_sweep_gives_way_to_the_slider_and_is_clicked(
-    viewer, compared, qtbot, monkeypatch, tmp_path
-):
-    dock = compared
-    dock.sweep.set_folded(False)
-    click(dock.sweep.start)
-    qtbot.waitUntil(lambda: len(dock.sweeping.shown_points()) >= 2, timeout=30_000)
-    dock.pruning.both.set_value(10)
-    rest(dock, qtbot)
-    assert dock.preview.pruning.cr_semantic == 10
-    points = dock.sweeping.shown_points()
-    assert {p.strategy for p in points} == {"layer-wise", "network-wide"}
-    assert [p.cr for p in points if p.strategy == "layer-wise"] == dock.pruning.both.stops
-    # The dock's numbers at a stop are the curve's.
-    (own,) = (p for p in points if (p.strategy, p.cr) == ("layer-wise", 10))
-    assert own.scores == dock.comparing.comparison.scores.as_dict()
-    plot = dock.sweeping.plot
-    qtbot.waitUntil(lambda: len(plot.figure.axes) == 4)
-    plot.draw()
-    # A point that lies apart from the other curve's.
-    axis = plot.figure.axes[3]
-    other, line = (
-        next(own for own in axis.lines if own.get_gid() == name)
-        for name in ("layer-wise", "network-wide")
-    )
-    apart = np.abs(np.subtract(line.get_ydata(), other.get_ydata()))
-    cr = line.get_xdata()[apart.argmax()]
-    x, y = axis.transData.transform((cr, line.get_ydata()[apart.argmax()]))
-    ratio = plot.device_pixel_ratio
-    place = QPointF(x / ratio, plot.height() - y / ratio).toPoint()
-    QTest.mouseClick(plot, Qt.MouseButton.LeftButton, pos=place)
-    assert dock.asked().strategy == "network-wide"
-    assert dock.asked().cr_semantic == cr
-    name = tmp_path / "curve"
-    monkeypatch.setattr(
-        QFileDialog, "getSaveFileName", lambda *a, **k: (str(name), "Scores (*.csv)")
-    )
-    click(dock.sweep.export)
-    assert len((tmp_path / "curve.csv").read_text().splitlines()) == len(points) + 1
-    dock.sweep.loss.setValue(5)
-    click(dock.sweep.set_largest)
-    rest(dock, qtbot)
-    largest = dock.sweeping.sweep.largest("network-wide", 0.05, bisect=True)
-    assert dock.asked().cr_semantic == pytest.approx(largest["semantic"])
-    assert dock.asked().cr_distance == pytest.approx(largest["distance"])
-    click(dock.sweep.start)
-    qtbot.wait(20)
-    click(dock.sweep.cancel)
-    rest(dock, qtbot)
-    assert dock.sweeping.sweep.left > 0
-
-
-def test_a_clicked_layer_stays_dense_and_the_ratio_holds(viewer, compared, quick, qtbot):
-    dock = compared
-    dock.layers.set_folded(False)
-    bars = dock.layers.bars
-    row = bars.names.index("encoder.0.conv2")
-    QTest.mouseClick(bars, Qt.MouseButton.LeftButton, pos=QPoint(60, 16 + 17 * row + 8))
-    settle(dock, qtbot)
-    assert dock.asked().keep == ("encoder.0.conv2", "head")
-    assert dock.preview.pruning == dock.asked()
-    shares = dock.session.by_layer(dock.asked())
-    assert all(s.kept == 1 for s in shares if s.name in dock.asked().keep)
-    total, kept = sum(s.weights for s in shares), sum(s.nonzero for s in shares)
-    assert total / kept == pytest.approx(4, rel=0.01)
-    QTest.mouseClick(bars, Qt.MouseButton.LeftButton, pos=QPoint(60, 16 + 17 * row + 8))
-    settle(dock, qtbot)
-    assert dock.asked().keep is None
-
-
-def test_a_session_comes_back(viewer, compared, qtbot, monkeypatch, tmp_path):
-    dock = compared
-    click(dock.compare.pin)
-    dock.compare.reference.choose("pin-1")
-    dock.compare.filled.setChecked(True)
-    dock.pruning.strategy.setCurrentText("network-wide")
-    dock.pruning.link.click()
-    dock.pruning.semantic.set_value(7)
-    dock.pruning.distance.set_value(12)
-    dock.layers.set_keep(("up.1", "head"))
-    click(dock.sweep.start)
-    rest(dock, qtbot)
-    wanted, numbers = dock.asked(), dock.comparing.comparison.scores
-    points = dock.sweeping.shown_points()
-    name = str(tmp_path / "mine.json")
-    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *a, **k: (name, ""))
-    monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *a, **k: (name, ""))
-    click(dock.files.save)
-    assert dock.message.text().startswith("Saved mine.json and 3 layers of 1 pins")
-    pinned = pins(viewer)[0].layers["instances"]
-    data, place = pinned.data.copy(), pinned.translate
-    for layer in list(pins(viewer)[0].layers.values()):
-        viewer.layers.remove(layer)
-    dock.pruning.link.click()
-    dock.pruning.both.set_value(1)
-    dock.layers.set_keep(None)
-    dock.compare.filled.setChecked(False)
-    dock.sweeping.restore([], "")
-    settle(dock, qtbot)
-    assert dock.compare.reference.choice == "dense"
-    click(dock.files.open)
-    assert dock.message.text() == "Opened mine.json."
-    rest(dock, qtbot)
-    assert dock.asked() == wanted
-    assert dock.compare.reference.choice == "pin-1"
-    assert dock.compare.filled.isChecked()
-    assert dock.comparing.comparison.scores == numbers
-    assert dock.sweeping.shown_points() == points
-    (pin,) = pins(viewer)
-    np.testing.assert_array_equal(pin.layers["instances"].data, data)
-    np.testing.assert_array_equal(pin.layers["instances"].translate, place)
-
-    good = json.loads((tmp_path / "mine.json").read_text())
-    bad = [
-        "{", "[]", "{}", json.dumps({**good, "version": 7}), json.dumps({**good, "pins": 3}),
-        json.dumps({**good, "pruning": {**good["pruning"], "cr": "x"}}),
-        json.dumps({**good, "pruning": {**good["pruning"], "cr": 0.5}}),
-        json.dumps({**good, "live": None}),
-        json.dumps(good).replace("mine-pin-1-semantic.tif", "gone.tif"),
-        json.dumps(good).replace("mine-pin-1-semantic.tif", "../mine.tif"),
-        json.dumps(good).replace("mine-pin-1-semantic.tif", "mine-pin-1-instances.tif"),
-    ]  # fmt: skip
-    count = len(viewer.layers)
-    for text in bad:
-        (tmp_path / "mine.json").write_text(text)
-        click(dock.files.open)
-        assert is_one_line(dock.message.text()), text[:60]
-        assert "fault of ours" not in dock.message.text()
-        assert "mine.json" in dock.message.text()
-        assert dock.asked() == wanted
-        assert len(viewer.layers) == count
 
 
 def test_a_report_holds_the_numbers(viewer, compared, qtbot, monkeypatch, tmp_path):

@@ -9,11 +9,11 @@ pytest.importorskip("napari")
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
+from dock_helpers import noise
 from napari_nucprune.widgets import layers
 from napari_nucprune.widgets.dock import NucpruneDock
 from napari_nucprune.widgets.swipe import WIDTH
 from test_difference import blobs
-from test_dock import noise
 
 pytestmark = pytest.mark.window
 

@@ -18,6 +18,8 @@ from qtpy.QtWidgets import (
     QLineEdit,
 )
 
+from dock_helpers import close, settle
+from foreign_helpers import WIDTHS, check, two, write_keras
 from helpers import is_one_line, noise
 from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.foreign import open_foreign
@@ -25,8 +27,6 @@ from napari_nucprune.doors import BRANCHES
 from napari_nucprune.slides.field import take
 from napari_nucprune.slides.source import Source
 from napari_nucprune.widgets.dock import NucpruneDock
-from test_dock import close, settle
-from test_foreign import WIDTHS, check, two, write_keras
 
 __all__ = ["two"]  # a fixture
 

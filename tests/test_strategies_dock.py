@@ -6,10 +6,10 @@ import pytest
 pytest.importorskip("napari")
 from qtpy.QtCore import Qt
 
+from dock_helpers import dock, expected, noise, settle, viewer  # noqa: F401
 from napari_nucprune.pruning.strategy import STRATEGIES, Ranking
 from napari_nucprune.widgets import layers
 from napari_nucprune.widgets.pruning_section import PruningSection
-from test_dock import dock, expected, noise, settle, viewer  # noqa: F401
 
 
 @pytest.mark.parametrize("mode", ["off", "slide", "bundled", "fine-tuned"])

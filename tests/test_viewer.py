@@ -1,10 +1,4 @@
-"""A newcomer's doors in a real window: drop, Open slide…, samples, the plugin menu, and the exit."""
-
-import os
-import subprocess
-import sys
-import textwrap
-import time
+"""A newcomer's doors in a real window: drop, Open slide… and samples."""
 
 import numpy as np
 import pytest
@@ -13,85 +7,23 @@ napari = pytest.importorskip("napari")
 from napari._qt.dialogs.qt_reader_dialog import QtReaderDialog
 from napari.layers import Image
 from napari.settings import get_settings
-from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QTimer, QUrl
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog
 
-from helpers import PUBLISHED, QUICK, is_one_line, make_checkpoint
+from helpers import is_one_line
 from napari_nucprune import samples
-from napari_nucprune.checkpoint import shipped
-from napari_nucprune.checkpoint.format import save
 from napari_nucprune.errors import InputError
 from napari_nucprune.widgets import layers
-from napari_nucprune.widgets.dock import NucpruneDock
+from viewer_helpers import PLUGIN, dialogs, quick, settle, viewer
+
+__all__ = ["dialogs", "quick", "viewer"]
 
 pytestmark = pytest.mark.window
 
-PLUGIN = "napari-nucprune"
 CMU_SHAPE, CMU_MPP = (2967, 2220), 0.499
 MONUSEG = "MoNuSeg/MoNuSegTrainingData/Tissue Images/TCGA-B0-5711-01Z-00-DX1.tif"
-
-
-class Dialogs:
-    """Answers modal dialogs, so that none can hang a test.
-
-    The next dialog goes to ``answer``; one without an answer, or still open after it, is closed.
-    """
-
-    def __init__(self):
-        self.seen = []
-        self.answer = None
-        self._handled = None
-        self._timer = QTimer()
-        self._timer.timeout.connect(self._look)
-        self._timer.start(50)
-        self._begun = 0.0
-
-    def _look(self):
-        dialog = QApplication.activeModalWidget()
-        if dialog is None:
-            self._handled = None
-        elif dialog is not self._handled:
-            self._handled, self._begun = dialog, time.monotonic()
-            self.seen.append(dialog.windowTitle())
-            answer, self.answer = self.answer, None
-            if answer is None:
-                dialog.close()
-            else:
-                answer(dialog)
-        elif time.monotonic() - self._begun > 5:
-            dialog.close()
-
-    def stop(self):
-        self._timer.stop()
-
-
-@pytest.fixture
-def dialogs(qapp):
-    dialogs = Dialogs()
-    yield dialogs
-    dialogs.stop()
-
-
-@pytest.fixture
-def quick(tmp_path, monkeypatch):
-    """A small network of random weights in the place of the bundled one."""
-    return put_checkpoint(tmp_path, monkeypatch, QUICK)
-
-
-def put_checkpoint(tmp_path, monkeypatch, widths):
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    checkpoint = make_checkpoint(widths, seed=3, name=shipped.DEFAULT)
-    save(checkpoint, folder / f"{shipped.DEFAULT}.safetensors")
-    monkeypatch.setattr(shipped, "FOLDER", folder)
-    return checkpoint
-
-
-@pytest.fixture
-def viewer(make_napari_viewer):
-    return make_napari_viewer(show=True)
 
 
 @pytest.fixture
@@ -109,16 +41,6 @@ def cmu(shared_data):
     if not path.exists():
         pytest.skip(f"no {path}")
     return path
-
-
-def settle(dock, qtbot, timeout=30_000):
-    """Wait until nothing runs, waits or is about to."""
-
-    def idle():
-        timers = (dock._later, dock._rested, dock._readout)
-        return not dock.runner.busy and not any(t.isActive() for t in timers)
-
-    qtbot.waitUntil(idle, timeout=timeout)
 
 
 def drop(viewer, path):
@@ -359,125 +281,3 @@ def test_the_slide_sample(viewer, cmu, monkeypatch):
     monkeypatch.setattr(pooch, "retrieve", lambda *a, **k: str(cmu))
     (slide,) = viewer.open_sample(PLUGIN, "slide")
     assert is_our_slide(slide, cmu)
-
-
-# The dock ---------------------------------------------------------------------------------------
-
-
-def test_the_plugins_menu_opens_the_dock(viewer, quick, dialogs, qtbot):
-    menu = viewer.window.plugins_menu
-    menu.aboutToShow.emit()
-    entries = {a.text().replace("&", ""): a for a in menu.actions()}
-    (title,) = (text for text in entries if "NucPrune" in text)
-    entries[title].trigger()
-    (dock,) = viewer.window._qt_window.findChildren(NucpruneDock)
-
-    qtbot.waitUntil(dock.isVisible)
-    assert dock.checkpoint.choice.currentText() == shipped.DEFAULT
-    assert "Open Sample" in dock.message.text()
-    dock.runner.close()
-
-
-def test_the_docks_command_opens_one_dock(viewer, quick, dialogs):
-    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN)
-    assert isinstance(dock, NucpruneDock)
-    assert viewer.window.add_plugin_dock_widget(PLUGIN)[1] is dock
-    dock.runner.close()
-
-
-def python(code, timeout, **env):
-    """Run code in a fresh interpreter on this screen."""
-    return subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        env={**os.environ, **env},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def test_importing_the_dock_imports_no_torch():
-    done = python(
-        "import napari_nucprune.widgets.dock, sys; print('torch' in sys.modules)", timeout=120
-    )
-    assert (done.returncode, done.stdout.strip()) == (0, "False"), done.stderr
-
-
-QUIT = """
-import sys, time
-from pathlib import Path
-import numpy as np
-import napari
-from qtpy.QtCore import QTimer
-from napari_nucprune.checkpoint import shipped
-
-shipped.FOLDER = Path({folder!r})
-viewer = napari.Viewer()
-begun = time.monotonic()
-_, dock = viewer.window.add_plugin_dock_widget("napari-nucprune")
-print("dock", round(time.monotonic() - begun, 2), "torch" in sys.modules)
-dock.image.area.setCurrentText("whole image")
-armed, closed = [], []
-
-def close():
-    print("closing", dock.runner.busy, dock.control.progress.format(), flush=True)
-    begun = time.monotonic()
-    viewer.window._qt_window.close()
-    print("window closed after", round(time.monotonic() - begun, 2), flush=True)
-    closed.append(time.monotonic())
-
-def arm(*_):
-    if not armed:
-        armed.append(1)
-        QTimer.singleShot(1000, close)
-
-if {during!r} == "start":
-    dock.runner.busy_changed.connect(arm)
-else:
-    dock.runner.progressed.connect(lambda text, *_: arm() if text.startswith("Proc") else None)
-viewer.add_image(np.random.default_rng(0).integers(0, 256, (1500, 1500, 3), np.uint8))
-napari.run()
-print("run over after", round(time.monotonic() - closed[0], 2), "s", flush=True)
-"""
-
-
-@pytest.mark.parametrize("during", ["start", "tiles"])
-def test_quitting_in_mid_run_is_clean(qapp, tmp_path, monkeypatch, during):
-    # As large as the bundled network, so that the run is still going after a second.
-    put_checkpoint(tmp_path, monkeypatch, PUBLISHED)
-    config = str(tmp_path / "settings.yaml")
-    code = QUIT.format(folder=str(shipped.FOLDER), during=during)
-    done = python(code, timeout=60, NAPARI_CONFIG=config)
-    print(done.stdout)
-    assert done.returncode == 0, done.stderr
-    for word in ("Traceback", "QThread: Destroyed", "Aborted", "Error", "deleted"):
-        assert word not in done.stderr
-    assert "closing True" in done.stdout
-    assert "run over" in done.stdout
-    dock = next(line.split() for line in done.stdout.splitlines() if line.startswith("dock"))
-    # Generous: 0.2 s on two busy cores.
-    assert float(dock[1]) < 5
-    assert dock[2] == "False", "opening the dock imported torch"
-
-
-def test_the_window_stays_responsive_during_a_run(viewer, dialogs, qtbot):
-    if shipped.DEFAULT not in shipped.names():
-        pytest.skip("no bundled checkpoint")
-    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN)
-    dock.image.area.setCurrentText("whole image")
-    rgb, _ = samples.synthetic(0, 512)
-    ticks = []
-    timer = QTimer()
-    timer.timeout.connect(lambda: dock.runner.busy and ticks.append(time.perf_counter()))
-    timer.start(10)
-    viewer.add_image(rgb, scale=(0.25, 0.25), units=("um", "um"))
-    settle(dock, qtbot, timeout=60_000)
-    timer.stop()
-    dock.runner.close()
-    assert dock.preview is not None
-    assert dock.message.text() == ""
-    longest = np.diff(ticks).max()
-    print(f"run {dock.preview.seconds:.2f} s, {len(ticks)} ticks, gap {longest * 1e3:.0f} ms")
-    # Ticks, not seconds: on a busy machine all is late, but a blocked window gets none at all.
-    assert len(ticks) >= 10

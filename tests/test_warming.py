@@ -51,3 +51,21 @@ def test_all_that_a_first_slide_imports_is_loaded(tmp_path):
     before, after = done.stdout.splitlines()
     assert "openslide" in before
     assert after == "[] False"
+
+
+def test_units_are_there_before_the_thread_begins():
+    """pint's registry is filled by whoever asks first; a second thread then found no pixel in it."""
+    code = (
+        "import pint\n"
+        "from napari_nucprune.widgets import warming\n"
+        "said = []\n"
+        "warming._load = lambda: said.append(type(pint.get_application_registry().get()).__name__)\n"
+        "print(type(pint.get_application_registry().get()).__name__)\n"
+        "warming._start()\n"
+        "while not said: pass\n"
+        "print(*said)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == ["LazyRegistry", "UnitRegistry"]

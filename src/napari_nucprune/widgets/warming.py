@@ -22,6 +22,11 @@ def _load() -> None:
 
 
 def _start() -> None:
+    import pint
+
+    # The registry fills itself when it is first used and is half empty meanwhile: a slide that was
+    # opened while the thread did that failed ("'pixel' is not defined in the unit registry").
+    pint.get_application_registry().parse_units("pixel")
     threading.Thread(target=_load, name="nucprune-warming").start()
 
 

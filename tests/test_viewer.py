@@ -12,13 +12,14 @@ from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QDialogButtonBox, QFileDialog
 
+from dock_helpers import settle
 from helpers import is_one_line
 from napari_nucprune import samples
 from napari_nucprune.errors import InputError
 from napari_nucprune.widgets import layers
-from viewer_helpers import PLUGIN, dialogs, quick, settle, viewer
+from viewer_helpers import PLUGIN, dialogs, viewer
 
-__all__ = ["dialogs", "quick", "viewer"]
+__all__ = ["dialogs", "viewer"]
 
 pytestmark = pytest.mark.window
 

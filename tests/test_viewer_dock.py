@@ -12,13 +12,14 @@ import pytest
 napari = pytest.importorskip("napari")
 from qtpy.QtCore import QTimer
 
+from dock_helpers import settle
 from helpers import PUBLISHED
 from napari_nucprune import samples
 from napari_nucprune.checkpoint import shipped
 from napari_nucprune.widgets.dock import NucpruneDock
-from viewer_helpers import PLUGIN, dialogs, put_checkpoint, quick, settle, viewer
+from viewer_helpers import PLUGIN, dialogs, put_checkpoint, viewer
 
-__all__ = ["dialogs", "quick", "viewer"]
+__all__ = ["dialogs", "viewer"]
 
 pytestmark = pytest.mark.window
 

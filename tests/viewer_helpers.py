@@ -8,7 +8,7 @@ pytest.importorskip("napari")
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from helpers import QUICK, make_checkpoint
+from helpers import make_checkpoint
 from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.format import save
 
@@ -56,12 +56,6 @@ def dialogs(qapp):
     dialogs.stop()
 
 
-@pytest.fixture
-def quick(tmp_path, monkeypatch):
-    """A small network of random weights in the place of the bundled one."""
-    return put_checkpoint(tmp_path, monkeypatch, QUICK)
-
-
 def put_checkpoint(tmp_path, monkeypatch, widths):
     folder = tmp_path / "weights"
     folder.mkdir()
@@ -74,13 +68,3 @@ def put_checkpoint(tmp_path, monkeypatch, widths):
 @pytest.fixture
 def viewer(make_napari_viewer):
     return make_napari_viewer(show=True)
-
-
-def settle(dock, qtbot, timeout=30_000):
-    """Wait until nothing runs, waits or is about to."""
-
-    def idle():
-        timers = (dock._later, dock._rested, dock._readout)
-        return not dock.runner.busy and not any(t.isActive() for t in timers)
-
-    qtbot.waitUntil(idle, timeout=timeout)

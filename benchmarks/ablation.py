@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from markdown import table
-from study_text import number, slug
+from study_rows import number, slug
 
 from napari_nucprune.training.config import Config, load_config
 from napari_nucprune.training.fit import Fit

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study_text import slug
+from study_rows import slug
 
 from napari_nucprune.compare.bootstrap import loss_interval, loss_intervals
 from napari_nucprune.compare.sweep_points import SweepPoint, mean_points

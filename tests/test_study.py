@@ -15,7 +15,8 @@ STUDY = Path(__file__).parents[1] / "benchmarks" / "study.py"
 if not STUDY.exists():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.insert(0, str(STUDY.parent))
-import study_text
+import study_rows
+import study_tables
 from study_curves import Curve, Set, against_better, ahead
 
 from helpers import QUICK, make_checkpoint, smooth
@@ -211,13 +212,13 @@ def row(**losses):
     ],
 )
 def test_verdicts(aji, pq, said):
-    assert study_text.verdict(row(aji=aji, pq=pq), ("aji", "pq"), 0.02).startswith(said)
+    assert study_rows.verdict(row(aji=aji, pq=pq), ("aji", "pq"), 0.02).startswith(said)
 
 
 def test_losses_in_words():
-    assert study_text.loss(row(pq=(0.0123, -0.004, 0.05)), "pq") == "+1.2 (-0.4 to +5.0)"
-    assert study_text.loss(row(pq=(334.3, 20.0, 500.0)), "pq") == "> +999 (> +999 to > +999)"
-    assert study_text.loss(row(pq=(-0.02, None, None)), "pq") == "-2.0"
+    assert study_rows.loss(row(pq=(0.0123, -0.004, 0.05)), "pq") == "+1.2 (-0.4 to +5.0)"
+    assert study_rows.loss(row(pq=(334.3, 20.0, 500.0)), "pq") == "> +999 (> +999 to > +999)"
+    assert study_rows.loss(row(pq=(-0.02, None, None)), "pq") == "-2.0"
 
 
 @pytest.mark.parametrize(
@@ -233,7 +234,7 @@ def test_the_largest_ratio_within_a_loss(losses, largest):
     rows = [
         {"cr": cr, "pruned": "both", **row(pq=(value, None, None))} for cr, value in losses.items()
     ]
-    assert study_text._within(rows, "both", ["pq"], 0.02, [1, 2, 4, 8, 16]) == largest
+    assert study_tables._within(rows, "both", ["pq"], 0.02, [1, 2, 4, 8, 16]) == largest
 
 
 def points(name, values):
@@ -267,3 +268,20 @@ def test_who_is_ahead():
         assert (found["least"] > 0, found["most"] < 0) == (gain > 0, gain < 0)
         mean = np.mean([v["pq"] for v in network.values()])
         assert found["least"] - 0.005 < gain / mean < found["most"] + 0.005
+
+
+def test_seeds_of_one_training_are_summed_up():
+    about = {"data": "set", "pruned": "both", "strategy": "layer-wise", "images": 2, "patients": 1}
+    own = [
+        {**about, "half": half, "cr": cr, "trained": trained, "pq": pq, "aji": 2 * pq,
+         "loss_pq": 0.5 - pq, "loss_aji": 0.0}
+        for half in ("second half", "both halves")
+        for cr, trained, pq in ((16, "long", 0.2), (16, "long", 0.4), (16, "short", 0.1),
+                                (5, "long", 0.3))
+    ]  # fmt: skip
+    lines = [line for line in study_tables._over_seeds(own) if "| set |" in line]
+    said = "| layer-wise | 16 | long | 2 | 0.300 (0.200, 0.400) | 0.600 (0.400, 0.800) |"
+    said += " +20.0 (+10.0, +30.0) | +0.0 (+0.0, +0.0) |"
+    assert len(lines) == 2
+    assert all(line.endswith(said) for line in lines)
+    assert study_tables._over_seeds([row for row in own if row["trained"] == "short"]) == []

@@ -1,0 +1,175 @@
+"""The tables of ``benchmarks/study.py``'s page."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any
+
+from markdown import table
+from study_rows import IMAGES, SCORES, Row, chosen, each, loss, number, percent, sets
+
+from napari_nucprune.compare.sweep_points import CLAIMS
+
+#: Columns of the table of the largest ratios: what keeps its score, and what is pruned for it.
+WITHIN = (
+    ("semantic", "semantic"),
+    ("distance", "distance"),
+    ("instances", "semantic"),
+    ("instances", "distance"),
+    ("instances", "both"),
+)
+#: What a branch that is not pruned cannot lose.
+UNTOUCHED = {"semantic": ("distance_r2",), "distance": ("semantic_dice",), "both": ()}
+
+
+def dense(rows: Sequence[Row]) -> list[str]:
+    def make(data: str, half: str) -> Iterable[Sequence[str]]:
+        for row in chosen(rows, how="dense", data=data, half=half):
+            yield row["strategy"], *(number(row[key]) for key in SCORES), row["trained"]
+
+    text = "Steps are of the last training, after those that it went on from. "
+    if chosen(rows, how="dense", strategy="more steps"):
+        text += (
+            "*more steps* is the dense network after further steps with itself as teacher, as the "
+            "fine-tuned ones had them. "
+        )
+    text += (
+        "Networks of fewer channels are what pruning competes with. What needs no training is "
+        "scikit-image's colour deconvolution, Otsu's threshold and a watershed."
+    )
+    head = ("data", IMAGES, "network", *SCORES.values(), "weights; training")
+    return ["## Dense networks", "", text, "", *table(head, each(rows, make))]
+
+
+def largest(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
+    """Return the table of the largest ratios within the loss."""
+
+    def make(data: str, half: str) -> Iterable[Sequence[str]]:
+        for how in ("one-shot", "recovered"):
+            for strategy in config["strategies"]:
+                own = chosen(rows, how=how, data=data, half=half, strategy=strategy)
+                if own:
+                    yield (
+                        how,
+                        strategy,
+                        *(
+                            _within(own, pruned, CLAIMS[claim], config["loss"], config["crs"])
+                            for claim, pruned in WITHIN
+                        ),
+                    )
+
+    return [
+        f"## The largest compression ratio within {100 * config['loss']:g} %",
+        "",
+        f"Of {', '.join(f'{cr:g}' for cr in config['crs'])}, all smaller ones being within it too. "
+        "Instances are within where AJI and PQ both are.",
+        "",
+        *table(
+            (
+                "data", IMAGES, "weights", "strategy", "semantic: Dice", "distance: R2",
+                "instances, semantic branch pruned", "distance branch pruned", "both pruned",
+            ),
+            each(rows, make),
+        ),
+    ]  # fmt: skip
+
+
+def _within(
+    rows: Sequence[Row], pruned: str, metrics: Sequence[str], least: float, crs: Sequence[float]
+) -> str:
+    """Return the largest ratio that loses at most the least, as all smaller ones do."""
+    by = {r["cr"]: r for r in rows if r["pruned"] == pruned or r["cr"] == 1}
+    best = None
+    for cr in sorted(crs):
+        lost = [by[cr][f"loss_{m}"] if cr in by else None for m in metrics]
+        if any(value is None or value > least + 1e-12 for value in lost):
+            break
+        best = cr
+    return "-" if best is None else f"{best:g}"
+
+
+def tuned(rows: Sequence[Row]) -> list[str]:
+    own = chosen(rows, how="fine-tuned")
+    if not own:
+        return []
+
+    def make(data: str, half: str) -> Iterable[Sequence[str]]:
+        for row in chosen(own, data=data, half=half):
+            what = "both" if row["pruned"] == "both" else f"{row['pruned']} alone"
+            yield (
+                row["strategy"], f"{row['cr']:g}", str(row["seed"]), row["trained"], what,
+                number(row["pq"]), number(row["aji"]),
+                *("" if m in UNTOUCHED[row["pruned"]] else loss(row, m) for m in SCORES),
+            )  # fmt: skip
+
+    against = "the dense network"
+    if chosen(rows, how="dense", strategy="more steps"):
+        against = f"the better of {against} and *more steps*, metric by metric"
+    head = (
+        "data", IMAGES, "strategy", "CR", "seed", "training", "pruned", "PQ", "AJI",
+        *(f"loss of {name}, %" for name in SCORES.values()),
+    )  # fmt: skip
+    return [
+        "## Fine-tuned",
+        "",
+        f"Losses are against {against}. A branch alone is composed from maps that were there. "
+        "Trainings differ in length, so that strategies and ratios do not compare with each other.",
+        "",
+        *table(head, each(own, make)),
+        *_over_seeds(own),
+    ]
+
+
+def _over_seeds(own: Sequence[Row]) -> list[str]:
+    """Return the table of the trainings that several seeds share, both branches pruned."""
+    same = Counter(
+        (row["strategy"], row["cr"], row["trained"])
+        for row in chosen(own, data=own[0]["data"], half=own[0]["half"], pruned="both")
+    )
+
+    def make(data: str, half: str) -> Iterable[Sequence[str]]:
+        for (strategy, cr, trained), seeds in same.items():
+            if seeds < 2:
+                continue
+            found = chosen(
+                own, data=data, half=half, pruned="both", strategy=strategy, cr=cr, trained=trained
+            )
+            spans = (_span([row[key] for row in found], number) for key in ("pq", "aji"))
+            losses = (
+                _span([row[f"loss_{key}"] for row in found], percent) for key in ("pq", "aji")
+            )
+            yield strategy, f"{cr:g}", trained, str(seeds), *spans, *losses
+
+    lines = each(own, make)
+    if not lines:
+        return []
+    head = ("data", IMAGES, "strategy", "CR", "training", "seeds", "PQ", "AJI",
+            "loss of PQ, %", "loss of AJI, %")  # fmt: skip
+    return ["Over seeds of one training, both branches pruned: the mean (from, to).", "",
+            *table(head, lines)]  # fmt: skip
+
+
+def _span(values: Sequence[float], written: Callable[[float], str]) -> str:
+    return f"{written(fmean(values))} ({written(min(values))}, {written(max(values))})"
+
+
+def curves(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
+    text = ["## Over compression ratios", "", "Both branches pruned, all validation patients.", ""]
+    for how in ("one-shot", "recovered"):
+        for data in sets(rows):
+            own = chosen(rows, how=how, data=data, half="both halves", pruned="both", seed=1)
+            if not own:
+                continue
+            ran = [s for s in config["strategies"] if chosen(own, strategy=s)]
+            lines = []
+            for cr in config["crs"]:
+                line = [f"{cr:g}"]
+                for strategy in ran:
+                    found = chosen(own, strategy=strategy, cr=cr)
+                    line += [number(found[0][key]) for key in SCORES] if found else [""] * 4
+                lines.append(line)
+            head = [f"{s} {name}" for s in ran for name in SCORES.values()]
+            text += [f"### {data}, {how}", "", *table(("CR", *head), lines)]
+    return text

@@ -25,6 +25,8 @@ UNTOUCHED = {"semantic": ("distance_r2",), "distance": ("semantic_dice",), "both
 
 
 def dense(rows: Sequence[Row]) -> list[str]:
+    """Return the section on networks that are not pruned."""
+
     def make(data: str, half: str) -> Iterable[Sequence[str]]:
         for row in chosen(rows, how="dense", data=data, half=half):
             yield row["strategy"], *(number(row[key]) for key in SCORES), row["trained"]
@@ -91,6 +93,7 @@ def _within(
 
 
 def tuned(rows: Sequence[Row]) -> list[str]:
+    """Return the section on fine-tuned networks; nothing where there are none."""
     own = chosen(rows, how="fine-tuned")
     if not own:
         return []
@@ -124,15 +127,16 @@ def tuned(rows: Sequence[Row]) -> list[str]:
 
 def _over_seeds(own: Sequence[Row]) -> list[str]:
     """Return the table of the trainings that several seeds share, both branches pruned."""
-    same = Counter(
+    seeds = Counter(
         (row["strategy"], row["cr"], row["trained"])
         for row in chosen(own, data=own[0]["data"], half=own[0]["half"], pruned="both")
     )
+    shared = [training for training, count in seeds.items() if count > 1]
+    if not shared:
+        return []
 
     def make(data: str, half: str) -> Iterable[Sequence[str]]:
-        for (strategy, cr, trained), seeds in same.items():
-            if seeds < 2:
-                continue
+        for strategy, cr, trained in shared:
             found = chosen(
                 own, data=data, half=half, pruned="both", strategy=strategy, cr=cr, trained=trained
             )
@@ -140,15 +144,12 @@ def _over_seeds(own: Sequence[Row]) -> list[str]:
             losses = (
                 _span([row[f"loss_{key}"] for row in found], percent) for key in ("pq", "aji")
             )
-            yield strategy, f"{cr:g}", trained, str(seeds), *spans, *losses
+            yield strategy, f"{cr:g}", trained, str(len(found)), *spans, *losses
 
-    lines = each(own, make)
-    if not lines:
-        return []
     head = ("data", IMAGES, "strategy", "CR", "training", "seeds", "PQ", "AJI",
             "loss of PQ, %", "loss of AJI, %")  # fmt: skip
     return ["Over seeds of one training, both branches pruned: the mean (from, to).", "",
-            *table(head, lines)]  # fmt: skip
+            *table(head, each(own, make))]  # fmt: skip
 
 
 def _span(values: Sequence[float], written: Callable[[float], str]) -> str:
@@ -156,6 +157,7 @@ def _span(values: Sequence[float], written: Callable[[float], str]) -> str:
 
 
 def curves(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
+    """Return the scores over the ratios, a table a data set and way."""
     text = ["## Over compression ratios", "", "Both branches pruned, all validation patients.", ""]
     for how in ("one-shot", "recovered"):
         for data in sets(rows):

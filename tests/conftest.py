@@ -99,16 +99,9 @@ def dev() -> ModuleType:
 @pytest.fixture
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A small network of random weights in the place of the bundled one."""
-    from helpers import QUICK, make_checkpoint
-    from napari_nucprune.checkpoint import shipped
-    from napari_nucprune.checkpoint.format import save
+    from helpers import QUICK, put_checkpoint
 
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    checkpoint = make_checkpoint(QUICK, seed=3, name=shipped.DEFAULT)
-    save(checkpoint, folder / f"{shipped.DEFAULT}.safetensors")
-    monkeypatch.setattr(shipped, "FOLDER", folder)
-    return checkpoint
+    return put_checkpoint(tmp_path, monkeypatch, QUICK)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from PIL import Image
 
-from napari_nucprune.checkpoint.format import Checkpoint
+from napari_nucprune.checkpoint import shipped
+from napari_nucprune.checkpoint.format import Checkpoint, save
 from napari_nucprune.doors import BRANCHES, Merge
 
 PUBLISHED = (16, 32, 64, 128, 256)
@@ -169,3 +170,13 @@ def write_pairs(folder, height, width):
         labels[10:20, 10:30] = i + 1
         Image.fromarray(smooth(i, height, width)).save(folder / "images" / f"{name}.png")
         Image.fromarray(labels).save(folder / "labels" / f"{name}.png")
+
+
+def put_checkpoint(tmp_path, monkeypatch, widths):
+    """Put a network of random weights in the place of the bundled one."""
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    checkpoint = make_checkpoint(widths, seed=3, name=shipped.DEFAULT)
+    save(checkpoint, folder / f"{shipped.DEFAULT}.safetensors")
+    monkeypatch.setattr(shipped, "FOLDER", folder)
+    return checkpoint

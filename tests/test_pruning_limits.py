@@ -9,7 +9,16 @@ from helpers import PUBLISHED, QUICK, TINY, is_one_line, make_checkpoint
 from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.errors import InputError
 from napari_nucprune.pruning.strategy import STRATEGIES, Ranking, apply, as_stored
-from pruning_helpers import NAMES, kept_layers, published, quick, sizes, small
+from pruning_helpers import (
+    NAMES,
+    assert_nested,
+    kept_layers,
+    published,
+    quick,
+    sizes,
+    small,
+    with_ties,
+)
 
 __all__ = ["published", "small"]
 
@@ -33,19 +42,7 @@ def refused(text, call, *arguments):
 )
 def test_masks_are_nested_as_cr_grows(seed, strategy, crs, coarse):
     checkpoint = make_checkpoint(QUICK, seed)
-    if coarse:  # many ties
-        for branch in BRANCHES:
-            for name, array in checkpoint.weights[branch].items():
-                checkpoint.weights[branch][name] = np.round(array * 4) / 4
-    ranking = Ranking(checkpoint)
-    before = None
-    for cr in sorted(crs):
-        masks = ranking.masks(Pruning(strategy, cr, cr))
-        if before is not None:
-            for branch in BRANCHES:
-                for name, mask in masks[branch].items():
-                    assert not (mask & ~before[branch][name]).any()
-        before = masks
+    assert_nested(with_ties(checkpoint) if coarse else checkpoint, strategy, crs)
 
 
 @pytest.mark.parametrize("strategy", NAMES)

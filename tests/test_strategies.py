@@ -5,10 +5,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import PUBLISHED, QUICK, TINY, distinct_checkpoint, is_one_line, make_checkpoint
+from helpers import PUBLISHED, QUICK, TINY, is_one_line, make_checkpoint
 from napari_nucprune.checkpoint import shipped
 from napari_nucprune.checkpoint.architecture import HEAD, Layer, layers
 from napari_nucprune.checkpoint.format import load
@@ -19,25 +19,13 @@ from napari_nucprune.pruning import beyond
 from napari_nucprune.pruning.cost import cost
 from napari_nucprune.pruning.magnitude import BranchRanking
 from napari_nucprune.pruning.strategy import STRATEGIES, Ranking, apply, as_stored
+from pruning_helpers import assert_nested, published, quick, sizes, small, with_ties
+
+__all__ = ["published", "small"]
 
 ANY_CR = ("LAMP", "ERK", "random")
 FIXED = ("2:4", "4:8")
-quick = settings(max_examples=40, deadline=None)
 few = st.sampled_from([-2.0, -1.0, -0.5, -0.0, 0.0, 0.5, 1.0, 2.0])
-
-
-@pytest.fixture(scope="module")
-def small():
-    return distinct_checkpoint(QUICK, seed=1)
-
-
-@pytest.fixture(scope="module")
-def published():
-    return distinct_checkpoint(PUBLISHED, seed=4)
-
-
-def sizes(widths):
-    return {layer.name: layer.size for layer in layers(widths)}
 
 
 def toy(*parts):
@@ -268,19 +256,7 @@ def test_counts_and_kept_layers(published, strategy, keep):
 )
 def test_masks_are_nested_as_cr_grows(strategy, crs, coarse):
     checkpoint = make_checkpoint(QUICK, 2)
-    if coarse:
-        for branch in BRANCHES:
-            for name, array in checkpoint.weights[branch].items():
-                checkpoint.weights[branch][name] = np.round(array * 4) / 4
-    ranking = Ranking(checkpoint)
-    before = None
-    for cr in sorted(crs):
-        masks = ranking.masks(Pruning(strategy, cr, cr))
-        if before is not None:
-            for branch in BRANCHES:
-                for name, mask in masks[branch].items():
-                    assert not (mask & ~before[branch][name]).any()
-        before = masks
+    assert_nested(with_ties(checkpoint) if coarse else checkpoint, strategy, crs)
 
 
 @pytest.mark.parametrize("strategy", ANY_CR)

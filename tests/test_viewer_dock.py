@@ -13,11 +13,11 @@ napari = pytest.importorskip("napari")
 from qtpy.QtCore import QTimer
 
 from dock_helpers import settle
-from helpers import PUBLISHED
+from helpers import PUBLISHED, put_checkpoint
 from napari_nucprune import samples
 from napari_nucprune.checkpoint import shipped
 from napari_nucprune.widgets.dock import NucpruneDock
-from viewer_helpers import PLUGIN, dialogs, put_checkpoint, viewer
+from viewer_helpers import PLUGIN, dialogs, viewer
 
 __all__ = ["dialogs", "viewer"]
 

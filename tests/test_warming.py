@@ -9,6 +9,12 @@ import pytest
 pytestmark = pytest.mark.window
 
 
+def printed(code):
+    """What a process of its own prints."""
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+
+
 def test_it_begins_once_in_a_thread_and_the_window_goes_on(qtbot, monkeypatch):
     pytest.importorskip("napari")
     from napari_nucprune.widgets import warming
@@ -45,10 +51,7 @@ def test_all_that_a_first_slide_imports_is_loaded(tmp_path):
         "warming._load()\n"
         "print(sorted(set(names) - set(sys.modules)), 'torch' in sys.modules)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    before, after = done.stdout.splitlines()
+    before, after = printed(code).splitlines()
     assert "openslide" in before
     assert after == "[] False"
 
@@ -65,7 +68,4 @@ def test_units_are_there_before_the_thread_begins():
         "while not said: pass\n"
         "print(*said)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
-    )
-    assert done.stdout.split() == ["LazyRegistry", "UnitRegistry"]
+    assert printed(code).split() == ["LazyRegistry", "UnitRegistry"]

@@ -8,10 +8,6 @@ pytest.importorskip("napari")
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QApplication
 
-from helpers import make_checkpoint
-from napari_nucprune.checkpoint import shipped
-from napari_nucprune.checkpoint.format import save
-
 PLUGIN = "napari-nucprune"
 
 
@@ -54,15 +50,6 @@ def dialogs(qapp):
     dialogs = Dialogs()
     yield dialogs
     dialogs.stop()
-
-
-def put_checkpoint(tmp_path, monkeypatch, widths):
-    folder = tmp_path / "weights"
-    folder.mkdir()
-    checkpoint = make_checkpoint(widths, seed=3, name=shipped.DEFAULT)
-    save(checkpoint, folder / f"{shipped.DEFAULT}.safetensors")
-    monkeypatch.setattr(shipped, "FOLDER", folder)
-    return checkpoint
 
 
 @pytest.fixture

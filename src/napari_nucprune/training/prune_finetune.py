@@ -150,10 +150,15 @@ class FineTune(Fit):
 
     def respond(self, branch: Branch, rgb: Tensor) -> Tensor:
         """Run a branch; what its levels respond is kept for the loss, where they are taught."""
+        out, self.levels = self._heard(self.nets[branch], rgb)
+        return out
+
+    def _heard(self, net: UNet, rgb: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Run a network; return its output and, where levels are taught, what they respond."""
         if not self.teaches_levels:
-            return super().respond(branch, rgb)
-        with listening(self.nets[branch]) as self.levels:
-            return super().respond(branch, rgb)
+            return net(rgb), []
+        with listening(net) as levels:
+            return net(rgb), levels
 
     def loss(self, branch: Branch, rgb: Tensor, out: Tensor, targets: Tensor) -> Tensor:
         """Return the labels' loss and the distance to the dense network, in their shares."""
@@ -161,9 +166,8 @@ class FineTune(Fit):
         loss = super().loss(branch, rgb, out, targets)
         if not share:
             return loss
-        teacher = self.teachers[branch]
-        with torch.no_grad(), self.autocast(), listening(teacher) as levels:
-            said = teacher(rgb)
+        with torch.no_grad(), self.autocast():
+            said, levels = self._heard(self.teachers[branch], rgb)
         said = said.float()
         if branch == "semantic":
             taught = F.binary_cross_entropy_with_logits(out, torch.sigmoid(said))

@@ -288,7 +288,8 @@ def test(arguments: list[str]) -> NoReturn:
     os.chdir(ROOT)
     if all(argument in ("-q", "-v", "-x") for argument in arguments):  # all of it: two at a time
         os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # their threads share the cores
-        arguments = ["-n", "2", "--dist", "loadfile", *arguments]
+        # A worker that dies fails its test; with another in its place xdist may wait for ever.
+        arguments = ["-n", "2", "--dist", "loadfile", "--max-worker-restart=0", *arguments]
     become(str(PYTHON), "-m", "pytest", *arguments)
 
 

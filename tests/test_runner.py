@@ -1,7 +1,9 @@
 """The runner: latest wins, nothing stale, main thread, clean end."""
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -192,3 +194,39 @@ def test_progress_is_shown_seldom_and_the_newest_of_it(qtbot):
     progress.stop()
     qtbot.wait(round(1500 * SHOWN_EVERY))
     assert len(seen) == shown
+
+
+def test_a_timer_that_outlives_the_dock_calls_nothing(qapp):
+    """Python's collector took what the timer called, Qt the timer only later: the process died."""
+    from qtpy.QtCore import QTimer
+    from qtpy.QtWidgets import QWidget
+
+    from napari_nucprune.widgets.file_size import FileSize
+
+    class Dock(QWidget):
+        def __init__(self):
+            super().__init__()
+            self.size = FileSize(self, None)
+            self.size._later.start(50)
+            self.progress = Seldom(self.shown, self)
+            self.progress.take(1)
+
+        def timer(self, action):
+            timer = QTimer(self)
+            timer.timeout.connect(action)
+            return timer
+
+        def shown(self, step):
+            heard.append(step)
+
+    heard, dock = [], Dock()
+    gone = weakref.ref(dock.size)
+    dock.close()
+    dock.deleteLater()
+    del dock
+    gc.collect()
+    assert gone() is None
+    until = time.monotonic() + 2 * SHOWN_EVERY
+    while time.monotonic() < until:
+        qapp.processEvents()  # no turn of a loop: what is to be deleted later stays
+    assert not heard

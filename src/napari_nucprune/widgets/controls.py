@@ -181,7 +181,11 @@ class Controls(QWidget):
         self.message.setVisible(bool(text))
 
     def timer(self, action: Callable[[], Any]) -> QTimer:
-        """Return a single-shot timer that does ``action``."""
+        """Return a single-shot timer that does ``action``, a method of an object of Qt's.
+
+        PyQt drops a method with its object. A lambda it would call after Python's collector took
+        it, where the timer lives on until Qt's next turn: the process dies of that.
+        """
         timer = QTimer(self)
         timer.setSingleShot(True)
         timer.timeout.connect(action)

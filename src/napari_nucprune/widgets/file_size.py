@@ -9,7 +9,7 @@ from qtpy.QtCore import QObject
 
 from ..errors import NucpruneError
 from . import texts
-from .runner import Runner
+from .runner import Runner, Work
 
 if TYPE_CHECKING:
     from ..checkpoint.packed import Packing
@@ -43,8 +43,8 @@ class FileSize(QObject):
         self.runs = runs
         self.runner = Runner()
         self.runner.failed.connect(self._failed)
-        self._ask: Callable[[], None] = lambda: None
-        self._later = controls.timer(lambda: self._ask())
+        self._wanted: tuple[Work, Callable[[int], None]] | None = None
+        self._later = controls.timer(self._ask)
 
     def show(
         self, session: Session, pruning: Pruning, job: Job | None, packing: Packing, spent: Cost
@@ -63,8 +63,9 @@ class FileSize(QObject):
             text = texts.compute(spent, spent.file_bytes, size) if plain else None
             label.setText(text or texts.compute(spent, size))
 
-        self._ask = lambda: self.runner.request(
-            lambda progress, should_stop: session.packed_bytes(pruning, job, wanted), show
+        self._wanted = (
+            lambda progress, should_stop: session.packed_bytes(pruning, job, wanted),
+            show,
         )
         if plain:  # packing takes as long as a run: not beside one, nor while the slider is dragged
             self.runner.cancel()
@@ -77,7 +78,12 @@ class FileSize(QObject):
 
     def close(self) -> None:
         """Wait for the thread."""
+        self._later.stop()
         self.runner.close()
+
+    def _ask(self) -> None:
+        if self._wanted is not None:
+            self.runner.request(*self._wanted)
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, NucpruneError):

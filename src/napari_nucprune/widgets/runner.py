@@ -40,7 +40,7 @@ class Seldom(QObject):
         self._newest: tuple[Any, ...] = ()
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
-        self._timer.timeout.connect(lambda: self._show(*self._newest))
+        self._timer.timeout.connect(self._pass_on)
 
     def take(self, *newest: Any) -> None:
         """Show this, soon."""
@@ -51,6 +51,9 @@ class Seldom(QObject):
     def stop(self) -> None:
         """Show nothing until it takes more."""
         self._timer.stop()
+
+    def _pass_on(self) -> None:
+        self._show(*self._newest)
 
 
 @dataclass(eq=False)

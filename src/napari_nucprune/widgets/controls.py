@@ -24,6 +24,7 @@ from .pruning_section import PruningSection
 from .runner import Seldom
 from .shortcuts import help_text
 from .sweep_section import SweepSection
+from .wheel import WheelGuard
 from .whole import WholeSection
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ class Controls(QWidget):
         for part in (*top, *below):
             column.addWidget(part)
         column.addStretch(1)
+        WheelGuard(inside)
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

@@ -97,3 +97,20 @@ def test_a_view_that_is_too_large_is_run_in_its_middle(viewer, dock, qtbot, monk
     assert max(layer.data.shape) <= 128
     centre = layer.translate + np.array(layer.data.shape) / 2
     np.testing.assert_allclose(centre, (200, 150), atol=16)
+
+
+@pytest.mark.window
+def test_a_larger_window_shows_the_result_of_more(viewer, dock, qtbot):
+    window = viewer.window._qt_window
+    window.resize(900, 500)
+    window.show()
+    viewer.add_image(noise(900, 900))
+    dock.image.area.setCurrentText("visible area")
+    layers.camera_of(viewer).zoom = 1
+    qtbot.wait(600)
+    settle(dock, qtbot)
+    small = layers.find(viewer, "semantic").data.shape
+    assert small[0] < 700
+    window.resize(900, 950)
+    qtbot.waitUntil(lambda: layers.find(viewer, "semantic").data.shape[0] > small[0] + 100)
+    settle(dock, qtbot)

@@ -288,10 +288,12 @@ class NucpruneDock(Controls):
         super().closeEvent(event)
 
     def eventFilter(self, watched: QObject, event: QEvent) -> bool:
-        """Let a closing window not wait for a long run."""
+        """Let a closing window not wait for a long run, and a larger one show more."""
         if event.type() == QEvent.Type.Close:
             self.memory.flush()
             self.cancel()
+        elif event.type() == QEvent.Type.Resize:
+            self._camera_moved()
         return super().eventFilter(watched, event)
 
     def showEvent(self, event: QEvent) -> None:

@@ -236,13 +236,15 @@ def how_trained(network: Checkpoint) -> str:
             steps.append(before.get("steps", 0))
             before = before.get("started_from")
     how = (network.pruning or {}).get("training", {})
+    if len(trained := about.get("branches", BRANCHES)) < len(BRANCHES):
+        last += f" of the {trained[0]} branch"
     if how.get("levels"):
         last += ", level by level"
     earlier = how.get("before")
     while earlier:
         steps.append(earlier.get("steps", 0))
         earlier = earlier.get("before")
-    return f"{last} after {sum(steps):,}" if steps else last
+    return f"{last}, after {sum(steps):,}" if steps else last
 
 
 def main() -> None:

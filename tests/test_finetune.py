@@ -296,6 +296,27 @@ def test_a_fine_tuned_network_is_trained_on(recipe, tmp_path, dense_file, tuned_
     assert on.parent_sha256 == first.parent_sha256
 
 
+def test_one_branch_is_trained_on_and_the_other_stays(recipe, tmp_path, dense_file, tuned_file):
+    first = load(tuned_file)
+    text = RECIPE.replace("cr = 3", 'cr = 3\nstart = "first/tuned.safetensors"')
+    text = text.replace("[prune]", 'branches = ["semantic"]\n[prune]')
+    recipe.write_text(text, encoding="utf-8")
+    command = ["train", str(recipe), "-o", str(tmp_path / "on"), "--from", str(dense_file)]
+    assert main(command) == 0
+    on = load(tmp_path / "on" / "tuned.safetensors")
+    for name, array in first.weights["distance"].items():
+        np.testing.assert_array_equal(on.weights["distance"][name], array)
+    moved = [
+        not np.array_equal(on.weights["semantic"][n], a)
+        for n, a in first.weights["semantic"].items()
+    ]
+    assert all(moved)
+    assert on.pruning["training"]["branches"] == ["semantic"]
+    card = (tmp_path / "on" / "tuned.md").read_text(encoding="utf-8")
+    assert "the semantic branch alone" in card
+    assert "Fine-tuned before: 3 steps, both branches" in card
+
+
 @pytest.mark.parametrize("line", ["cr = 4", 'strategy = "network-wide"\ncr = 3'])
 def test_only_a_network_of_the_same_pruning_is_trained_on(
     line, recipe, tmp_path, dense_file, tuned_file, capsys

@@ -258,7 +258,7 @@ def _pruned(checkpoint: Checkpoint) -> list[str]:
     ]
     before = checkpoint.pruning.get("training", {}).get("before")
     while before:
-        lines.append(f"- Fine-tuned before, for {before.get('steps', '?')} steps")
+        lines.append(f"- Fine-tuned before: {before.get('steps', '?')} steps, {_branches(before)}")
         before = before.get("before")
     return lines
 

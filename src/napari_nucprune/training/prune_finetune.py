@@ -194,6 +194,8 @@ class FineTune(Fit):
         found = apply(found, self.pruning, masks)
         start = Path(self.prune.start).name
         how: dict[str, Any] = {"method": "fine-tuned", "steps": self.step, "start": start}
+        if set(self.config.branches) != set(BRANCHES):
+            how["branches"] = list(self.config.branches)
         if self.before is not None:
             own = (self.before.pruning or {}).get("training", {})
             how["before"] = {**own, "sha256": self.before.sha256}

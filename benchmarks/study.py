@@ -18,6 +18,7 @@ from typing import Any
 
 from ablation import ablation
 from study_curves import Curve, Images, Set, against_better, ahead, figures, floor, rows_of
+from study_networks import Training, identity, training_of
 from study_text import page
 
 from napari_nucprune.checkpoint import shipped
@@ -28,7 +29,7 @@ from napari_nucprune.datasets.base import Annotated
 from napari_nucprune.datasets.evaluate import count_image, distance_of, run_on
 from napari_nucprune.datasets.registry import open_folder
 from napari_nucprune.datasets.sweep import Kept, Network, calibration_of, sweep_folder
-from napari_nucprune.doors import BRANCHES, Pruning
+from napari_nucprune.doors import Pruning
 from napari_nucprune.errors import InputError, NucpruneError
 from napari_nucprune.pruning.recipe import RESELECT
 from napari_nucprune.pruning.recovery import Calibration
@@ -108,14 +109,16 @@ class Study:
         return self._points(data, name, strategy, crs, refitted, asdict(RESELECT))
 
     def tuned(self, data: Set) -> list[Curve]:
-        """Return a curve a strategy of the fine-tuned networks; seeds beside each other."""
-        seeds: dict[str, list[Images]] = {}
-        trained: dict[str, dict[tuple[float, int], str]] = {}
+        """Return a curve a strategy of the fine-tuned networks; those of one ratio in a row."""
+        images: dict[str, list[Images]] = {}
+        about: dict[str, dict[tuple[float, int], Training]] = {}
         for table in self.config.get("tuned", ()):
             strategy, cr = table["strategy"], float(table["cr"])
-            networks = [(file, self.network(file)) for file in table["files"]]
-            there = [(file, network) for file, network in networks if network is not None]
-            for seed, (file, network) in enumerate(there):
+            found, known = images.setdefault(strategy, []), about.setdefault(strategy, {})
+            for file in table["files"]:
+                network = self.network(file)
+                if network is None:
+                    continue
                 self._check(file, network, strategy, cr)
 
                 def given(item: Annotated, network: Checkpoint = network) -> Network:
@@ -123,15 +126,16 @@ class Study:
 
                 name = f"fine-tuned-{network.sha256[:12]}"
                 own = self._points(data, name, strategy, [cr], given, network.sha256)
-                trained.setdefault(strategy, {})[cr, seed] = how_trained(network)
-                found = seeds.setdefault(strategy, [])
-                if len(found) <= seed:
+                place = sum(ratio == cr for ratio, _ in known)
+                known[cr, place] = training_of(network)
+                if len(found) <= place:
                     found.append({})
                 for image, points in own.items():
-                    found[seed].setdefault(image, []).extend(p for p in points if p.cr > 1)
+                    found[place].setdefault(image, []).extend(p for p in points if p.cr > 1)
         return [
-            Curve(data.name, "fine-tuned", strategy, tuple(found), trained[strategy])
-            for strategy, found in seeds.items()
+            Curve(data.name, "fine-tuned", strategy, tuple(found), about[strategy])
+            for strategy, found in images.items()
+            if found
         ]
 
     def _check(self, file: str, network: Checkpoint, strategy: str, cr: float) -> None:
@@ -181,10 +185,10 @@ class Study:
             network = self.network(table["file"])
             if network is not None:
                 images = self._scored(data, table["name"], network)
-                about = {(1.0, 0): f"{weights(network):,}; {how_trained(network)}"}
+                about = {(1.0, 0): training_of(network, with_weights=True)}
                 found.append(Curve(data.name, "dense", table["name"], (images,), about))
         images = self._scored(data, FLOOR, None)
-        found.append(Curve(data.name, "dense", FLOOR, (images,), {(1.0, 0): "none"}))
+        found.append(Curve(data.name, "dense", FLOOR, (images,), {(1.0, 0): Training("none")}))
         return [against_better(curve, found[:1]) for curve in found]
 
     def _scored(self, data: Set, name: str, network: Checkpoint | None) -> Images:
@@ -209,42 +213,6 @@ class Study:
             entry.name: [replace(p, strategy=name) for p in kept.points[entry.name]]
             for entry in data.folder.entries
         }
-
-
-def identity(network: Checkpoint) -> dict[str, Any]:
-    """Return all of a network that decides a score."""
-    return {
-        "sha256": network.sha256,
-        "merge": asdict(network.merge),
-        "mpp": network.mpp,
-        "distance_unit_um": network.distance_unit_um,
-    }
-
-
-def weights(network: Checkpoint) -> int:
-    """Return the weights of both branches, without biases."""
-    return sum(layer.size for branch in BRANCHES for layer in network.layers(branch))
-
-
-def how_trained(network: Checkpoint) -> str:
-    """Return the steps of a network's last training, and those of the ones that it went on from."""
-    about, steps = network.provenance, []
-    last = "{steps:,} x {batch} x {crop} px".format_map(about) if "steps" in about else "not noted"
-    before: dict[str, Any] | None = about.get("started_from")
-    if network.pruning is None:
-        while before:
-            steps.append(before.get("steps", 0))
-            before = before.get("started_from")
-    how = (network.pruning or {}).get("training", {})
-    if len(trained := about.get("branches", BRANCHES)) < len(BRANCHES):
-        last += f" of the {trained[0]} branch"
-    if how.get("levels"):
-        last += ", level by level"
-    earlier = how.get("before")
-    while earlier:
-        steps.append(earlier.get("steps", 0))
-        earlier = earlier.get("before")
-    return f"{last}, after {sum(steps):,}" if steps else last
 
 
 def main() -> None:

@@ -8,10 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from study_networks import Training
 from study_rows import slug
 
 from napari_nucprune.compare.bootstrap import loss_interval, loss_intervals
-from napari_nucprune.compare.sweep_points import SweepPoint, mean_points
+from napari_nucprune.compare.sweep_points import (
+    CLAIMS,
+    SweepPoint,
+    largest_cr_within,
+    mean_points,
+)
 from napari_nucprune.datasets.base import Annotated, Folder
 
 #: Points of each image, by its name.
@@ -61,20 +67,20 @@ class Curve:
     name
         The strategy, or the dense network.
     images
-        A list of images' points for each seed; but for fine-tuned networks there is one.
+        Images' points; of fine-tuned networks of one ratio, one after the other.
     trained
-        By ratio and seed, how a network was trained, where that differs from point to point.
+        By ratio and place in `images`, how a network was trained.
     """
 
     data: str
     how: str
     name: str
     images: tuple[Images, ...]
-    trained: Mapping[tuple[float, int], str] = field(default_factory=dict)
+    trained: Mapping[tuple[float, int], Training] = field(default_factory=dict)
 
-    def of(self, belongs: Callable[[str], bool], seed: int = 0) -> list[list[SweepPoint]]:
+    def of(self, belongs: Callable[[str], bool], place: int = 0) -> list[list[SweepPoint]]:
         """Return the points of the images of a half."""
-        return [own for name, own in self.images[seed].items() if belongs(name)]
+        return [own for name, own in self.images[place].items() if belongs(name)]
 
 
 def rows_of(curves: Sequence[Curve], sets: Sequence[Set]) -> list[dict[str, Any]]:
@@ -83,8 +89,8 @@ def rows_of(curves: Sequence[Curve], sets: Sequence[Set]) -> list[dict[str, Any]
     for data in sets:
         for half, belongs in data.halves().items():
             for curve in (c for c in curves if c.data == data.name):
-                for seed in range(len(curve.images)):
-                    images = curve.of(belongs, seed)
+                for place in range(len(curve.images)):
+                    images = curve.of(belongs, place)
                     if not images:
                         continue
                     bounds = loss_intervals(images)
@@ -95,8 +101,9 @@ def rows_of(curves: Sequence[Curve], sets: Sequence[Set]) -> list[dict[str, Any]
                             "images": len(images),
                             "patients": data.patients(belongs),
                             "how": curve.how,
-                            "seed": seed + 1,
-                            "trained": curve.trained.get((point.cr, seed), ""),
+                            "place": place + 1,
+                            "trained": curve.trained.get((point.cr, place), Training("")).steps,
+                            "seed": curve.trained.get((point.cr, place), Training("")).seed,
                             **point.row(),
                             **bounds[point.strategy, point.cr, point.pruned],
                         }
@@ -191,11 +198,22 @@ def figures(
             if not points:
                 continue
             figure = Figure(figsize=(9, 7), layout="constrained")
-            draw(figure, points, loss)
+            draw(figure, points, loss, ends(points, loss))
             stem = f"study-{slug(data.name)}-{name}"
             save(figure, folder / stem, dpi=90)
             names[stem] = f"{data.name}, {said}"
     return names
+
+
+def ends(points: Sequence[SweepPoint], loss: float) -> dict[tuple[str, str], float | None]:
+    """Return the largest ratio within the loss by label and metric, both branches pruned."""
+    own = [point for point in points if point.pruned == "both"]
+    metrics = {metric for claim in CLAIMS.values() for metric in claim}
+    return {
+        (label, metric): largest_cr_within([p for p in own if p.strategy == label], [metric], loss)
+        for label in dict.fromkeys(point.strategy for point in own)
+        for metric in metrics
+    }
 
 
 def floor(item: Annotated) -> np.ndarray:

@@ -8,6 +8,8 @@ from typing import Any
 
 Row = Mapping[str, Any]
 SCORES = {"semantic_dice": "semantic Dice", "distance_r2": "R2", "aji": "AJI", "pq": "PQ"}
+#: Of the distance map besides.
+REGRESSION = {"distance_mse": "MSE", "distance_r": "r"}
 IMAGES = "half (images of patients)"
 HALVES = ("second half", "both halves")
 
@@ -17,6 +19,12 @@ def number(value: float | None) -> str:
     if value is None:
         return ""
     return "< -9.99" if value < -9.99 else f"{value:.3f}"
+
+
+def cell(row: Row, metric: str) -> str:
+    """Return a row's score of `SCORES` or `REGRESSION`; errors of a squared map are small."""
+    value = row[metric]
+    return f"{value:.4f}" if metric == "distance_mse" and value is not None else number(value)
 
 
 def percent(part: float) -> str:

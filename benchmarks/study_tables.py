@@ -8,7 +8,19 @@ from statistics import fmean
 from typing import Any
 
 from markdown import table
-from study_rows import IMAGES, SCORES, Row, chosen, each, loss, number, percent, sets
+from study_rows import (
+    IMAGES,
+    REGRESSION,
+    SCORES,
+    Row,
+    cell,
+    chosen,
+    each,
+    loss,
+    number,
+    percent,
+    sets,
+)
 
 from napari_nucprune.compare.sweep_points import CLAIMS
 
@@ -24,24 +36,22 @@ WITHIN = (
 UNTOUCHED = {"semantic": ("distance_r2",), "distance": ("semantic_dice",), "both": ()}
 
 
-def dense(rows: Sequence[Row]) -> list[str]:
+def dense(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
     """Return the section on networks that are not pruned."""
 
     def make(data: str, half: str) -> Iterable[Sequence[str]]:
         for row in chosen(rows, how="dense", data=data, half=half):
-            yield row["strategy"], *(number(row[key]) for key in SCORES), row["trained"]
+            scores = (cell(row, key) for key in (*SCORES, *REGRESSION))
+            yield row["strategy"], *scores, row["trained"]
 
     text = "Steps are of the last training, after those that it went on from. "
     if chosen(rows, how="dense", strategy="more steps"):
-        text += (
-            "*more steps* is the dense network after further steps with itself as teacher, as the "
-            "fine-tuned ones had them. "
-        )
+        text += f"*more steps* is {config['control_is']} "
     text += (
         "Networks of fewer channels are what pruning competes with. What needs no training is "
         "scikit-image's colour deconvolution, Otsu's threshold and a watershed."
     )
-    head = ("data", IMAGES, "network", *SCORES.values(), "weights; training")
+    head = ("data", IMAGES, "network", *(SCORES | REGRESSION).values(), "weights; training")
     return ["## Dense networks", "", text, "", *table(head, each(rows, make))]
 
 
@@ -49,15 +59,18 @@ def largest(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
     """Return the table of the largest ratios within the loss."""
 
     def make(data: str, half: str) -> Iterable[Sequence[str]]:
-        for how in ("one-shot", "recovered"):
+        for how in ("one-shot", "recovered", "fine-tuned"):
             for strategy in config["strategies"]:
-                own = chosen(rows, how=how, data=data, half=half, strategy=strategy)
+                own = chosen(rows, how=how, data=data, half=half, strategy=strategy, place=1)
+                crs = config["crs"]
+                if how == "fine-tuned":  # few were trained
+                    crs = sorted({row["cr"] for row in own})
                 if own:
                     yield (
                         how,
                         strategy,
                         *(
-                            _within(own, pruned, CLAIMS[claim], config["loss"], config["crs"])
+                            _within(own, pruned, CLAIMS[claim], config["loss"], crs)
                             for claim, pruned in WITHIN
                         ),
                     )
@@ -66,7 +79,8 @@ def largest(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
         f"## The largest compression ratio within {100 * config['loss']:g} %",
         "",
         f"Of {', '.join(f'{cr:g}' for cr in config['crs'])}, all smaller ones being within it too. "
-        "Instances are within where AJI and PQ both are.",
+        "Instances are within where AJI and PQ both are. Fine-tuned: of the ratios that were "
+        "trained, the first network of each.",
         "",
         *table(
             (
@@ -102,8 +116,8 @@ def tuned(rows: Sequence[Row]) -> list[str]:
         for row in chosen(own, data=data, half=half):
             what = "both" if row["pruned"] == "both" else f"{row['pruned']} alone"
             yield (
-                row["strategy"], f"{row['cr']:g}", str(row["seed"]), row["trained"], what,
-                number(row["pq"]), number(row["aji"]),
+                row["strategy"], f"{row['cr']:g}", _seed(row), row["trained"], what,
+                *(cell(row, key) for key in ("pq", "aji", *REGRESSION)),
                 *("" if m in UNTOUCHED[row["pruned"]] else loss(row, m) for m in SCORES),
             )  # fmt: skip
 
@@ -111,7 +125,8 @@ def tuned(rows: Sequence[Row]) -> list[str]:
     if chosen(rows, how="dense", strategy="more steps"):
         against = f"the better of {against} and *more steps*, metric by metric"
     head = (
-        "data", IMAGES, "strategy", "CR", "seed", "training", "pruned", "PQ", "AJI",
+        "data", IMAGES, "strategy", "CR", "seed", "training", "pruned",
+        "PQ", "AJI", *REGRESSION.values(),
         *(f"loss of {name}, %" for name in SCORES.values()),
     )  # fmt: skip
     return [
@@ -123,6 +138,10 @@ def tuned(rows: Sequence[Row]) -> list[str]:
         *table(head, each(own, make)),
         *_over_seeds(own),
     ]
+
+
+def _seed(row: Row) -> str:
+    return "" if row["seed"] is None else str(row["seed"])
 
 
 def _over_seeds(own: Sequence[Row]) -> list[str]:
@@ -152,8 +171,12 @@ def _over_seeds(own: Sequence[Row]) -> list[str]:
             *table(head, each(own, make))]  # fmt: skip
 
 
-def _span(values: Sequence[float], written: Callable[[float], str]) -> str:
-    return f"{written(fmean(values))} ({written(min(values))}, {written(max(values))})"
+def _span(values: Sequence[float | None], written: Callable[[float], str]) -> str:
+    """Return the mean and the ends; nothing where a loss is of a score of 0."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return ""
+    return f"{written(fmean(known))} ({written(min(known))}, {written(max(known))})"
 
 
 def curves(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
@@ -161,17 +184,20 @@ def curves(rows: Sequence[Row], config: Mapping[str, Any]) -> list[str]:
     text = ["## Over compression ratios", "", "Both branches pruned, all validation patients.", ""]
     for how in ("one-shot", "recovered"):
         for data in sets(rows):
-            own = chosen(rows, how=how, data=data, half="both halves", pruned="both", seed=1)
+            own = chosen(rows, how=how, data=data, half="both halves", pruned="both", place=1)
             if not own:
                 continue
             ran = [s for s in config["strategies"] if chosen(own, strategy=s)]
-            lines = []
-            for cr in config["crs"]:
-                line = [f"{cr:g}"]
-                for strategy in ran:
-                    found = chosen(own, strategy=strategy, cr=cr)
-                    line += [number(found[0][key]) for key in SCORES] if found else [""] * 4
-                lines.append(line)
-            head = [f"{s} {name}" for s in ran for name in SCORES.values()]
-            text += [f"### {data}, {how}", "", *table(("CR", *head), lines)]
+            text += [f"### {data}, {how}", ""]
+            for metrics in (SCORES, REGRESSION):
+                lines = [[f"{cr:g}", *_at(own, ran, cr, metrics)] for cr in config["crs"]]
+                head = [f"{s} {name}" for s in ran for name in metrics.values()]
+                text += table(("CR", *head), lines)
     return text
+
+
+def _at(rows: Sequence[Row], strategies: Sequence[str], cr: float, metrics: Any) -> Iterable[str]:
+    """Return the scores of every strategy at a ratio; empty where it was not to be had."""
+    for strategy in strategies:
+        found = chosen(rows, strategy=strategy, cr=cr)
+        yield from ((cell(found[0], key) if found else "") for key in metrics)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import tomllib
 from pathlib import Path
@@ -13,6 +14,7 @@ STUDY = Path(__file__).parents[1] / "benchmarks" / "study.py"
 if not STUDY.exists():
     pytest.skip("the benchmarks are not here", allow_module_level=True)
 sys.path.insert(0, str(STUDY.parent))
+import ablation
 import study_rows
 import study_tables
 import study_text
@@ -168,3 +170,28 @@ def test_seeds_of_one_training_are_summed_up():
     assert len(lines) == 2
     assert all(line.endswith(said) for line in lines)
     assert study_tables._over_seeds([row for row in own if row["trained"] == "short"]) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "base", "said"),
+    [
+        (0.5, [0.3, 0.4], "chance"),
+        (0.51, [0.3, 0.4], "better"),
+        (0.19, [0.3, 0.4], "worse"),
+        (0.9, [0.3], "not known"),
+    ],
+)
+def test_a_row_of_the_ablation_against_chance(value, base, said):
+    assert ablation.against(value, base) == said
+
+
+def test_a_row_of_the_ablation_is_known_again_from_anywhere(tmp_path, monkeypatch):
+    config = STUDY.parent / "ablation.toml"
+    row = tomllib.loads(config.read_text(encoding="utf-8"))["row"][0]
+    known = ablation.row_of(ablation.config_of(row, config))
+    (tmp_path / "scores.json").write_text(json.dumps({"row": known}), encoding="utf-8")
+    monkeypatch.chdir(config.parent)
+    again = ablation.config_of(row, Path("ablation.toml"))
+    assert ablation.is_of(tmp_path / "scores.json", again)
+    other = ablation.config_of({**row, "seed": 5}, Path("ablation.toml"))
+    assert not ablation.is_of(tmp_path / "scores.json", other)

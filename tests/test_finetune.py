@@ -272,6 +272,22 @@ def test_a_wrong_prune_table(line, word, recipe):
     assert is_one_line(caught.value)
 
 
+def test_a_ramp_is_of_both_branches(recipe):
+    """The other one stays dense, and the file would say that it is pruned."""
+    text = 'branches = ["semantic"]\n' + RECIPE.replace("cr = 3", "cr = 3\nramp = 2")
+    recipe.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=r"ramp of .prune. is 2; expected 0 where") as caught:
+        load_config(recipe)
+    assert is_one_line(caught.value)
+
+
+def test_the_card_says_how_it_was_taught_and_whose_watershed_it_has(recipe, tuned_file):
+    card = tuned_file.with_suffix(".md").read_text(encoding="utf-8")
+    assert ", distil 0.5, levels 0" in card
+    assert "the watershed is the dense network's" in card
+    assert "the first half" not in card
+
+
 @pytest.fixture
 def tuned_file(recipe, tmp_path, dense_file):
     """The recipe's network, after its three steps."""

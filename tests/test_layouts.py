@@ -67,6 +67,11 @@ def test_nuinsseg_takes_modified_maps_before_rois_and_never_the_sums(tmp_path):
     assert (liver.patient, heart.patient) == ("human liver", "mouse heart")
     (tmp_path / "human liver" / "Imagej_zips" / "human liver_01.zip").unlink()
     assert "human liver/human liver_01.png" in refused(tmp_path, "nuinsseg")
+    shutil.rmtree(tmp_path / "human liver" / "tissue images")
+    assert "no image human liver/tissue images/*.png" in refused(tmp_path, "nuinsseg")
+    shutil.rmtree(tmp_path / "human liver")
+    (tmp_path / "notes").mkdir()
+    assert len(open_folder(tmp_path, "nuinsseg")) == 1
 
 
 # --- CryoNuSeg ----------------------------------------------------------------------------------
@@ -122,6 +127,9 @@ def test_cryonuseg_early_with_something_missing(tmp_path, caplog):
     shutil.rmtree(tmp_path / "TCGA-AA-0001")
     image(tmp_path / "TCGA-AA-0002" / "another.tif")
     assert "2 images" in refused(tmp_path, "cryonuseg")
+    (tmp_path / "TCGA-AA-0002" / "another.tif").unlink()
+    (tmp_path / "TCGA-AA-0003").mkdir()
+    assert "no image TCGA-AA-0003/*.tif" in refused(tmp_path, "cryonuseg")
 
 
 # --- CoNSeP -------------------------------------------------------------------------------------
@@ -155,6 +163,10 @@ def test_consep_mats(tmp_path):
     assert len(open_folder(tmp_path, "consep")) == 2
     (tmp_path / "Train" / "Labels_instance_png" / "train_1.png").unlink()
     assert "Train/Images/train_1.png" in refused(tmp_path, "consep")
+    shutil.rmtree(tmp_path / "Train")
+    assert len(open_folder(tmp_path, "consep")) == 1
+    (tmp_path / "Train" / "Labels").mkdir(parents=True)
+    assert "no image Train/Images/*.png" in refused(tmp_path, "consep")
 
 
 @pytest.mark.parametrize(
@@ -225,7 +237,10 @@ def test_dsb2018_by_hand(tmp_path, caplog):
 def test_dsb2018_with_something_missing(tmp_path):
     dsb(tmp_path)
     (tmp_path / "b" / "images" / "b.png").unlink()
-    assert "b (its image)" in refused(tmp_path, "dsb2018")
+    assert "no image" in refused(tmp_path, "dsb2018")
+    assert "/b/images/b.png" in refused(tmp_path, "dsb2018")
+    (tmp_path / "b" / "images").rmdir()
+    assert "/b/images/b.png" in refused(tmp_path, "dsb2018")
     shutil.rmtree(tmp_path / "b")
     shutil.rmtree(tmp_path / "a" / "masks")
     assert "a/images/a.png" in refused(tmp_path, "dsb2018")
@@ -251,8 +266,19 @@ def test_the_monuseg_convention_has_a_switch(tmp_path):
     assert not np.array_equal(mapped.labels, from_xml.labels)
     np.testing.assert_array_equal(from_xml.labels, plain.labels)
     assert "sauce" in refused(tmp_path, "monuseg", source="sauce")
+    (tmp_path / "TCGA-1.tif.aux.xml").write_text("of GDAL")
+    (tmp_path / "TCGA-2.xml").write_text(aperio())
+    assert len(open_folder(tmp_path, "monuseg", source="labels")) == 1
+    assert "no image TCGA-2.tif;" in refused(tmp_path, "monuseg")
+    (tmp_path / "TCGA-2.xml").unlink()
     shutil.rmtree(tmp_path / "labels")
     assert "TCGA-1.tif" in refused(tmp_path, "monuseg", source="labels")
+    for place in ("Tissue Images", "Annotations"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "TCGA-1.tif").rename(tmp_path / "Tissue Images" / "TCGA-1.tif")
+    (tmp_path / "TCGA-1.xml").rename(tmp_path / "Annotations" / "TCGA-1.xml")
+    (tmp_path / "Annotations" / "TCGA-3.xml").write_text(aperio())
+    assert "no image Tissue Images/TCGA-3.tif;" in refused(tmp_path, "monuseg")
 
 
 @pytest.mark.parametrize(
@@ -262,11 +288,42 @@ def test_the_monuseg_convention_has_a_switch(tmp_path):
         ("monuseg", {"offset": "left"}, "'left'"),
         ("monuseg", {"offset": float("nan")}, "nan"),
         ("cryonuseg", {"annotator": 2.0}, "a text"),
-        ("nuinsseg", {"annotator": "biologist"}, "it knows offset"),
+        ("nuinsseg", {"annotator": "biologist"}, "it knows offset, mpp"),
+        ("nuinsseg", {"mpp": 0}, "is 0; expected um a pixel"),
+        ("tnbc", {"mpp": -0.25}, "is -0.25; expected um a pixel"),
+        ("consep", {"mpp": "40x"}, "'40x'; expected a number"),
+        ("pairs", {"mpp": True}, "True; expected a number"),
+        ("dsb2018", {"mpp": float("inf")}, "inf; expected a number"),
     ],
 )
 def test_options_that_a_layout_cannot_use(layout, options, says, tmp_path):
     assert says in refused(tmp_path, layout, **options)
+
+
+MADE = {
+    "monuseg": lambda root: (image(root / "a.tif"), label_map(root / "labels" / "a.png")),
+    "tnbc": lambda root: (image(root / "Slide_01" / "a.png"), label_map(root / "GT_01" / "a.png")),
+    "nuinsseg": lambda root: nuinsseg(root),
+    "cryonuseg": lambda root: cryonuseg(root),
+    "consep": lambda root: (image(root / "Images" / "a.png"), label_map(root / "Labels" / "a.png")),
+    "dsb2018": lambda root: dsb(root),
+    "pairs": lambda root: (image(root / "images" / "a.png"), label_map(root / "labels" / "a.png")),
+}
+
+
+@pytest.mark.parametrize("layout", list(LAYOUTS))
+def test_a_pixel_size_given_goes_before_all_others(layout, tmp_path):
+    MADE[layout](tmp_path)
+    folder = open_folder(tmp_path, layout, mpp=0.4)
+    assert {item.mpp for item in folder} == {0.4}
+    plain = open_folder(tmp_path, layout)
+    assert 0.4 not in {item.mpp for item in plain}
+    first, same = next(iter(folder)), next(iter(plain))
+    np.testing.assert_array_equal(first.labels, same.labels)
+    assert (first.name, first.patient, first.licence) == (same.name, same.patient, same.licence)
+    # Of some patients alone, too.
+    (one,) = folder.of_patients([first.patient])
+    assert one.mpp == 0.4
 
 
 @pytest.mark.parametrize("layout", ["pairs", "monuseg", "tnbc", "nuinsseg", "consep"])

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,12 @@ from PIL import Image
 import napari_nucprune
 from napari_nucprune.checkpoint.format import load
 from napari_nucprune.cli import main
+from napari_nucprune.commands.train import interrupts
 from napari_nucprune.synthetic import synthetic
 from napari_nucprune.training import model_card
-from napari_nucprune.training.config import load_config
-from napari_nucprune.training.mixture import prepare
+from napari_nucprune.training.config import Data, load_config
+from napari_nucprune.training.fit import Fit
+from napari_nucprune.training.mixture import prepare, titles
 
 CONFIG = """
 name = "tiny"
@@ -120,6 +123,139 @@ def test_folds_hold_out_every_patient_once(folder, capsys):
         said = capsys.readouterr().err
         assert said.count("\n") == 1, wrong
         assert "fold" in said.lower(), wrong
+
+
+OTHER = """
+[[data]]
+layout = "pairs"
+path = "other"
+mpp = 0.25
+validation = ["c", "d"]
+"""
+
+
+@pytest.mark.parametrize("name", ["", "CoNSeP"])
+def test_two_sets_of_one_layout_are_scored_apart(name, folder):
+    """Their files have the same names: each image must meet its own maps."""
+    for seed, stem in enumerate("abcd"):
+        rgb, labels = synthetic(seed=seed + 10, size=96)
+        for kind, array in (("images", rgb), ("labels", labels.astype(np.uint16))):
+            (folder / "other" / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / "other" / kind / f"{stem}.png")
+    with (folder / "config.toml").open("a") as file:
+        file.write(OTHER + (f'name = "{name}"\n' if name else ""))
+    assert train(folder, "run") == 0
+    about = load(folder / "run" / "tiny.safetensors").provenance
+    places = {"data": "pairs", "other": name} if name else {
+        "data": "pairs (data)", "other": "pairs (other)"
+    }  # fmt: skip
+    assert set(about["metrics"]) == {
+        f"{title}, {half}" for title in places.values() for half in ("second half", "both halves")
+    }
+    card = (folder / "run" / "tiny.md").read_text()
+    for place, title in places.items():
+        result = folder / f"{place}.json"
+        command = ["evaluate", str(folder / place), "--layout", "pairs", "--mpp", "0.25"]
+        command += ["--checkpoint", str(folder / "run" / "tiny.safetensors")]
+        assert main([*command, "--json", str(result)]) == 0
+        rows = {row["name"]: row for row in json.loads(result.read_text())["images"]}
+        for stem in "cd":
+            row = about["patients"][f"{title} {stem}"]
+            assert row["semantic_dice"] == pytest.approx(rows[stem]["semantic_dice"], abs=1e-6)
+            assert f"| {title} {stem} |" in card
+
+
+def test_tables_are_told_apart():
+    def of(*tables):
+        return titles([Data(layout, Path(path), name=name) for layout, path, name in tables])
+
+    assert of(("monuseg", "a", ""), ("pairs", "b", "CoNSeP")) == ["monuseg", "CoNSeP"]
+    assert of(("pairs", "x/a", ""), ("pairs", "x/b", "")) == ["pairs (a)", "pairs (b)"]
+    twice = of(("pairs", "x/a", ""), ("pairs", "y/a", ""), ("tnbc", "t", ""))
+    assert twice == ["pairs (a) 1", "pairs (a) 2", "tnbc"]
+    assert of(("tnbc", "a", ""), ("pairs", "b", "tnbc")) == ["tnbc (a)", "tnbc (b)"]
+
+
+@pytest.mark.parametrize(("held", "alone"), [('["d"]', True), ('["c", "d"]', False)])
+def test_a_set_with_one_patient_is_said_to_be_fitted_on_itself(held, alone, folder, capsys):
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace('["c", "d"]', held))
+    assert train(folder, "run") == 0
+    said = capsys.readouterr().out
+    card = (folder / "run" / "tiny.md").read_text()
+    assert ("fitted on itself: it has one patient" in said) == alone
+    assert ("pairs is fitted on itself" in card) == alone
+    assert ("the first half fitted the watershed" in card) == (not alone)
+    half = load(folder / "run" / "tiny.safetensors").provenance["patients"]["pairs d"]["half"]
+    assert half == ("only" if alone else "second")
+
+
+def test_a_training_without_validation_says_so(folder):
+    config = folder / "config.toml"
+    config.write_text(config.read_text().replace('["c", "d"]', "[]"))
+    assert train(folder, "run") == 0
+    assert "nothing is scored" in (folder / "run" / "tiny.md").read_text()
+
+
+def test_the_card_says_what_the_training_was_set_to(folder):
+    config = folder / "config.toml"
+    config.write_text("lr = 0.002\nema = 0.5\nborder = 3\nhalve_every = 4\n" + config.read_text())
+    assert train(folder, "run") == 0
+    checkpoint = load(folder / "run" / "tiny.safetensors")
+    (line,) = [x for x in model_card.card(checkpoint).splitlines() if x.startswith("- Settings")]
+    assert line == (
+        "- Settings: precision float32, lr 0.002, halve_every 4, border 3, ema 0.5, "
+        "scale 0.8 to 1.25, colour 1"
+    )
+    # Checkpoints from before they were noted have a card, too.
+    about = dict(checkpoint.provenance)
+    for key in ("lr", "halve_every", "border", "ema", "precision", "scale", "colour", "fitted_on"):
+        del about[key]
+    old = model_card.card(replace(checkpoint, provenance=about))
+    assert "Settings" not in old
+    assert "the first half fitted the watershed" in old
+
+
+def test_ctrl_c_stops_after_the_step_and_the_same_command_goes_on(folder, capsys, monkeypatch):
+    assert train(folder, "whole") == 0
+    before = signal.getsignal(signal.SIGINT)
+    plain = Fit.train_step
+
+    def interrupted(self, training):
+        if self.step == 2:
+            signal.raise_signal(signal.SIGINT)
+        plain(self, training)
+
+    monkeypatch.setattr(Fit, "train_step", interrupted)
+    capsys.readouterr()
+    assert train(folder, "cut") == 130
+    said = capsys.readouterr().err
+    assert "stopping after this step" in said
+    assert "Stopped at step 3; the same command goes on from here." in said
+    assert signal.getsignal(signal.SIGINT) is before
+    monkeypatch.undo()
+    assert train(folder, "cut") == 0
+    whole, cut = (load(folder / d / "tiny.safetensors") for d in ("whole", "cut"))
+    assert whole.sha256 == cut.sha256
+
+
+def test_a_second_ctrl_c_stops_at_once():
+    with interrupts() as should_stop:
+        assert not should_stop()
+        signal.raise_signal(signal.SIGINT)
+        assert should_stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_an_ignored_ctrl_c_stays_ignored():
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with interrupts() as should_stop:
+            signal.raise_signal(signal.SIGINT)
+            assert not should_stop()
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_set_is_known_by_its_pixels_and_licence(folder):

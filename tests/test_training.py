@@ -192,6 +192,34 @@ def test_cancel_saves_and_the_same_command_goes_on(training, tmp_path):
     same_state(again, through)
 
 
+def test_the_log_has_the_mean_of_the_steps_since_its_last_row(training, tmp_path):
+    """Of the last rows, of those before a stop and of those after it too."""
+    config = config_of(steps=7, save_every=3)
+    wanted = []
+
+    def logged(fit):
+        plain = fit.train_step
+
+        def step(images):
+            plain(images)
+            wanted.append(fit.losses["distance"])
+
+        fit.train_step = step
+        return fit
+
+    fit = logged(started(config, tmp_path))
+    with pytest.raises(Cancelled):
+        fit.run(training, should_stop=lambda: fit.step == 5)
+    again = logged(started(config, tmp_path))
+    again.resume()
+    again.run(training)
+    rows = [row.split(",") for row in (tmp_path / "log.csv").read_text().splitlines()[1:]]
+    assert [int(row[0]) for row in rows] == [3, 5, 6, 7]
+    parts = (wanted[:3], wanted[3:5], wanted[5:6], wanted[6:])
+    means = [np.mean(part) for part in parts]
+    assert [float(row[3]) for row in rows] == pytest.approx(means, abs=1e-5)
+
+
 def test_a_kill_while_saving_keeps_the_old_state(training, tmp_path, monkeypatch):
     fit = started(config_of(), tmp_path)
     fit.train_step(training)

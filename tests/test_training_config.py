@@ -56,6 +56,21 @@ def test_prepared_data(written):
         assert image.targets[..., 1].max() * config.distance_unit_um == pytest.approx(10 * 0.25)
 
 
+def test_a_set_without_a_pixel_size_takes_one_from_its_table(written):
+    organ = written.parent / "nuinsseg" / "human liver"
+    write_pairs(organ, 40, 60)
+    (organ / "images").rename(organ / "tissue images")
+    (organ / "labels").rename(organ / "label masks modify")
+    text = GOOD.replace('"pairs"', '"nuinsseg"').replace('"set"', '"nuinsseg"')
+    text = text.replace('["a"]', "[]")
+    written.write_text(text.replace("mpp = 0.5", ""))
+    with pytest.raises(InputError, match=r"set mpp in its \[\[data\]\] table"):
+        prepare(load_config(written))
+    written.write_text(text)
+    training = prepare(load_config(written)).training
+    assert {image.rgb.shape for image in training} == {(80, 120, 3)}
+
+
 def test_validation_that_cannot_be(written):
     for old, new, text in (
         ('["a"]', '["z"]', "'z'"),
@@ -82,6 +97,7 @@ BAD = {
     "path-number": ('path = "set"', "path = 5"),
     "layout-number": ('layout = "pairs"', "layout = 5"),
     "weight-text": ("weight = 2", 'weight = "much"'),
+    "weight-zero": ("weight = 2", "weight = 0"),
     "weight-negative": ("weight = 2", "weight = -1"),
     "validation-number": ('validation = ["a"]', "validation = 5"),
     "widths-number": ("widths = [2, 4]", "widths = 5"),

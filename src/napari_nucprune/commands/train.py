@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 
-from ..doors import BRANCHES
-from ..errors import InputError
+from ..doors import BRANCHES, ShouldStop
+from ..errors import Cancelled, InputError
 from .common import say, show_progress
 
 
 def train(options: argparse.Namespace) -> None:
-    """``nucprune train``."""
+    """``nucprune train``; Ctrl-C stops after the step, and the same command goes on from there."""
     from ..checkpoint.shipped import open_checkpoint
     from ..files import cannot_write
     from ..runtime.torch_runtime import pick_device
+    from ..training.card import fitted_on_itself
     from ..training.config import load_config
     from ..training.fit import Fit
     from ..training.mixture import folded, prepare
@@ -50,12 +55,40 @@ def train(options: argparse.Namespace) -> None:
 
     if tuning is not None and fit.step == 0:
         tuning.begin(mixture.training, show_progress)
-    fit.run(mixture.training, report)
+    with interrupts() as should_stop:
+        fit.run(mixture.training, report, should_stop)
     config = replace(config, precision=fit.precision or config.precision)
-    checkpoint = finish(config, fit.finished(), mixture, folder, device, show_progress, start)
+    try:
+        checkpoint = finish(config, fit.finished(), mixture, folder, device, show_progress, start)
+    except KeyboardInterrupt:
+        raise Cancelled("Stopped while scoring; the same command goes on from here.") from None
+    alone = fitted_on_itself(checkpoint.provenance)
     for name, row in checkpoint.provenance["metrics"].items():
-        print(f"{name}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("semantic_dice", "aji", "pq")))
+        scores = ", ".join(f"{k} {row[k]:.3f}" for k in ("semantic_dice", "aji", "pq"))
+        itself = name.rpartition(", ")[0] in alone
+        print(f"{name}: {scores}{' (fitted on itself: it has one patient)' if itself else ''}")
     print(f"wrote {folder / config.name}.safetensors and its model card {config.name}.md")
+
+
+@contextmanager
+def interrupts() -> Iterator[ShouldStop]:
+    """Say of a first Ctrl-C when asked; a second one interrupts at once."""
+    asked = False
+
+    def note(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signal.SIGINT, before)
+        say("stopping after this step; Ctrl-C again stops at once")
+
+    before = signal.getsignal(signal.SIGINT)
+    # A job in the background is started with Ctrl-C ignored, and stays so.
+    if before is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _fold(text: str) -> tuple[int, int]:

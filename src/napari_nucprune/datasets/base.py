@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 #: Side in pixels of the largest outline that can be a nucleus; others mark tissue (or are damaged),
 #: and filling them would take gigabytes.
 LARGEST_OUTLINE = 4096
+#: How many missing files a sentence names, and how many lines a report has.
+FEW, MANY = 5, 50
 log = logging.getLogger(__name__)
 
 
@@ -104,6 +106,14 @@ class Folder:
             )
         return Folder(self.layout, self.path, [e for e in self.entries if e.patient in patients])
 
+    def with_mpp(self, mpp: float) -> Folder:
+        """Return the same images, each said to have ``mpp`` um a pixel."""
+
+        def said(own: Entry) -> Entry:
+            return replace(own, read=lambda: replace(own.read(), mpp=mpp))
+
+        return Folder(self.layout, self.path, [said(own) for own in self.entries])
+
 
 def is_outline(vertices: NDArray[np.float64]) -> bool:
     """Say whether vertices (n, 2) can enclose a nucleus: three or more, finite, and not too far."""
@@ -116,11 +126,23 @@ def images_in(folder: Path) -> dict[str, Path]:
     """Return the image files of a folder by stem; empty where the folder is missing.
 
     Hidden ones (macOS writes ``._name.png`` beside ``name.png``) are no images.
+
+    Raises
+    ------
+    InputError
+        Where two have one stem: one of them would be left out.
     """
-    if not folder.is_dir():
-        return {}
-    files = sorted(folder.iterdir())
-    return {p.stem: p for p in files if p.suffix.lower() in SUFFIXES and p.name[0] != "."}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.suffix.lower() not in SUFFIXES or path.name[0] == ".":
+            continue
+        if other := found.get(path.stem):
+            raise InputError(
+                f"{folder} holds {other.name} and {path.name}; expected one file for each image: "
+                "move one away."
+            )
+        found[path.stem] = path
+    return found
 
 
 def read_array(path: Path) -> NDArray[Any]:
@@ -177,22 +199,38 @@ def from_map(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
     return read_labels(path)
 
 
-def report_missing(layout: str, folder: Path, missing: list[str]) -> None:
-    """Raise one sentence that names what is missing, by file.
+def report_missing(
+    layout: str, folder: Path, annotations: Sequence[str], images: Sequence[str] = ()
+) -> None:
+    """Raise one sentence that names what is missing, by file: a few in it, more in lines below it.
+
+    Parameters
+    ----------
+    layout, folder
+        What was opened.
+    annotations
+        The images without an annotation.
+    images
+        The images, or folders of images, that an annotation is there for and that are not.
 
     Raises
     ------
     InputError
         Where anything is missing.
     """
-    if missing:
-        shown = ", ".join(missing[:5]) + (
-            f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        )
-        raise InputError(
-            f"{folder} is incomplete as {layout}: no annotation for {shown}; "
-            "add the missing files or move these images away."
-        )
+    said = [
+        *(f"no annotation for {name}" for name in annotations),
+        *(f"no image {name}" for name in images),
+    ]
+    if not said:
+        return
+    what = f"{folder} is incomplete as {layout}"
+    advice = "add the missing files, or move away what lacks them"
+    if len(said) <= FEW:
+        raise InputError(f"{what}: {', '.join(said)}; {advice}.")
+    more = [f"and {len(said) - MANY} more"] if len(said) > MANY else []
+    lines = "".join(f"\n  {line}" for line in (*said[:MANY], *more))
+    raise InputError(f"{what} in {len(said)} places; {advice}:{lines}")
 
 
 def report_orphans(folder: Path, names: list[str]) -> None:

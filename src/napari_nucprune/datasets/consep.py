@@ -28,13 +28,17 @@ def read(folder: Path) -> Folder:
     Raises
     ------
     InputError
-        Where no image is found, or one has no annotation.
+        Where no image is found, one has no annotation, or a part's annotations no images.
     """
-    parts = [p for p in (folder, folder / "Train", folder / "Test") if (p / "Images").is_dir()]
     entries: list[Entry] = []
-    missing, orphans = [], []
-    for part in parts:
+    missing, orphans, gone = [], [], []
+    for part in (folder, folder / "Train", folder / "Test"):
         images = images_in(part / "Images")
+        if not images:
+            # The folder itself need not be a part.
+            if (part / "Images").is_dir() or (part != folder and part.is_dir()):
+                gone.append(f"{part.name}/Images/*.png")
+            continue
         mats = {p.stem: p for p in sorted((part / "Labels").glob("*.mat"))}
         maps = {n: p for place in reversed(MAPS) for n, p in images_in(part / place).items()}
         for name, path in images.items():
@@ -47,7 +51,7 @@ def read(folder: Path) -> Folder:
                 continue
             entries.append(entry(name, name, path, labels, MPP, LICENCE))
         orphans += [f"{part.name}/{n}" for n in sorted({*mats, *maps} - images.keys())]
-    report_missing("consep", folder, missing)
+    report_missing("consep", folder, missing, gone)
     report_orphans(folder, orphans)
     if not entries:
         raise InputError(

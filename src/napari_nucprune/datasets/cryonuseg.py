@@ -40,7 +40,8 @@ def read(folder: Path, annotator: str = "biologist", offset: float = -1.0) -> Fo
     Raises
     ------
     InputError
-        Where no image is found, one has no annotation, or the annotator is unknown or missing.
+        Where no image is found, one has no annotation, a patient's folder has no image, or the
+        annotator is unknown or missing.
     """
     if annotator not in ANNOTATORS:
         raise InputError(
@@ -89,11 +90,11 @@ def _release(folder: Path, images: dict[str, Path], annotator: str, offset: floa
 
 def _early(folder: Path, offset: float) -> list[Entry]:
     entries: list[Entry] = []
-    missing, orphans = [], []
+    missing, gone = [], []
     for patient in sorted(p for p in folder.iterdir() if p.is_dir()):
         images, rois = images_in(patient), patient / "RoiSet.zip"
-        if not images and rois.is_file():
-            orphans.append(f"{patient.name}/{rois.name}")
+        if not images and (rois.is_file() or patient.name.startswith("TCGA-")):
+            gone.append(f"{patient.name}/*.tif")
         elif rois.is_file() and len(images) > 1:
             raise InputError(
                 f"{patient} holds {len(images)} images for one RoiSet.zip; leave one in it."
@@ -105,6 +106,5 @@ def _early(folder: Path, offset: float) -> list[Entry]:
             labels = partial(labels_from_rois, rois, offset=offset)
             who = "-".join(name.split("-")[:3])
             entries.append(entry(name, who, path, labels, None, LICENCE, default_mpp=MPP))
-    report_missing("cryonuseg", folder, missing)
-    report_orphans(folder, orphans)
+    report_missing("cryonuseg", folder, missing, gone)
     return entries

@@ -18,7 +18,7 @@ LICENCE = "CC0"
 log = logging.getLogger(__name__)
 
 
-def read(folder: Path, mpp: float | None = MPP) -> Folder:
+def read(folder: Path) -> Folder:
     """Find the images of the bowl, or of one of its stages.
 
     ``ID/images/ID.png`` lies in the folder or in its stages (``stage1_train/ID``), the nuclei in
@@ -29,23 +29,21 @@ def read(folder: Path, mpp: float | None = MPP) -> Folder:
     ----------
     folder
         Of the bowl, or of a stage.
-    mpp
-        um a pixel to take for all images; nothing is published.
 
     Raises
     ------
     InputError
-        Where no image is found, or one has no annotation.
+        Where no image is found, one has no annotation, or masks have no image.
     """
     entries: list[Entry] = []
-    missing = []
-    for place in sorted({*folder.glob("*/images"), *folder.glob("*/*/images")}):
-        own = place.parent
+    missing, gone = [], []
+    kinds = ("*/images", "*/masks", "*/*/images", "*/*/masks")
+    for own in sorted({place.parent for kind in kinds for place in folder.glob(kind)}):
         stage = own.parent
         maps = images_in(folder / "labels" / stage.name) | images_in(folder / "labels")
-        images, masks = images_in(place), images_in(own / "masks")
+        images, masks = images_in(own / "images"), images_in(own / "masks")
         if not images:
-            missing.append(f"{stage.name}/{own.name} (its image)")
+            gone.append(f"{stage.name}/{own.name}/images/{own.name}.png")
         for name, path in images.items():
             if masks:
                 labels = partial(labels_from_masks, own / "masks")
@@ -54,8 +52,8 @@ def read(folder: Path, mpp: float | None = MPP) -> Folder:
             else:
                 missing.append(f"{stage.name}/{own.name}/images/{path.name}")
                 continue
-            entries.append(entry(name, name, path, labels, mpp, LICENCE))
-    report_missing("dsb2018", folder, missing)
+            entries.append(entry(name, name, path, labels, MPP, LICENCE))
+    report_missing("dsb2018", folder, missing, gone)
     if not entries:
         raise InputError(
             f"{folder} holds no images as dsb2018: expected 'ID/images/ID.png' with "

@@ -46,7 +46,7 @@ def read(folder: Path, offset: float = -1.0, source: str = "auto") -> Folder:
     Raises
     ------
     InputError
-        Where no image is found, or one has neither XML nor labels.
+        Where no image is found, one has neither XML nor labels, or an XML has no image.
     """
     if source not in ("auto", "labels", "xml"):
         raise InputError(f"The source {source!r} is not known; choose auto, labels or xml.")
@@ -73,9 +73,18 @@ def read(folder: Path, offset: float = -1.0, source: str = "auto") -> Folder:
             continue
         patient = "-".join(name.split("-")[:3])
         entries.append(entry(name, patient, path, labels, MPP, LICENCE))
-    report_missing("monuseg", folder, missing)
+    report_missing("monuseg", folder, missing, [] if source == "labels" else _gone(folder, images))
     report_orphans(folder, [path.name for name, path in maps.items() if name not in images])
     return Folder("monuseg", folder, entries)
+
+
+def _gone(folder: Path, images: dict[str, Path]) -> list[str]:
+    """Return the images that an XML is there for, and that are not."""
+    place = next(iter(images.values())).parent
+    found = {p.stem for own in (folder / "Annotations", place) for p in own.glob("[!.]*.xml")}
+    # GDAL writes ``name.tif.aux.xml`` beside what it opened.
+    names = sorted(name for name in found - images.keys() if not name.endswith(".aux"))
+    return [(place / f"{name}.tif").relative_to(folder).as_posix() for name in names]
 
 
 def labels_from_xml(path: Path, shape: tuple[int, int], offset: float = -1.0) -> NDArray[np.int32]:

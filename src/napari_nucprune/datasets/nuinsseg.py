@@ -12,6 +12,8 @@ from .imagej import labels_from_rois
 #: "40x" is all that its publication says of the pixel size.
 MPP = None
 LICENCE = "CC BY 4.0"
+#: What makes a folder an organ's, beside its images.
+ANNOTATIONS = ("Imagej_zips", "label masks modify", "label masks")
 
 
 def read(folder: Path, offset: float = -1.0) -> Folder:
@@ -36,13 +38,16 @@ def read(folder: Path, offset: float = -1.0) -> Folder:
     Raises
     ------
     InputError
-        Where no image is found, or one has no annotation.
+        Where no image is found, one has no annotation, or an organ's annotations no images.
     """
-    organs = [p for p in (folder, *sorted(folder.iterdir())) if (p / "tissue images").is_dir()]
     entries: list[Entry] = []
-    missing, orphans = [], []
-    for organ in organs:
+    missing, orphans, gone = [], [], []
+    for organ in (folder, *sorted(folder.iterdir())):
         images = images_in(organ / "tissue images")
+        if not images:
+            if any((organ / part).is_dir() for part in ("tissue images", *ANNOTATIONS)):
+                gone.append(f"{organ.name}/tissue images/*.png")
+            continue
         maps = images_in(organ / "label masks modify")
         zips = {p.stem: p for p in sorted((organ / "Imagej_zips").glob("*.zip"))}
         for name, path in images.items():
@@ -55,7 +60,7 @@ def read(folder: Path, offset: float = -1.0) -> Folder:
                 continue
             entries.append(entry(name, organ.name, path, labels, MPP, LICENCE))
         orphans += [f"{organ.name}/{n}" for n in sorted({*maps, *zips} - images.keys())]
-    report_missing("nuinsseg", folder, missing)
+    report_missing("nuinsseg", folder, missing, gone)
     report_orphans(folder, orphans)
     if not entries:
         raise InputError(

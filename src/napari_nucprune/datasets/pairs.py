@@ -13,7 +13,6 @@ def read(
     folder: Path,
     images: str = "images",
     labels: str = "labels",
-    mpp: float | None = None,
     licence: str = "not stated",
 ) -> Folder:
     """Find the pairs of a folder.
@@ -24,8 +23,6 @@ def read(
         Holds the two folders.
     images, labels
         Their names.
-    mpp
-        um a pixel of all images; None takes what each file says.
     licence
         Noted in the model card.
 
@@ -44,7 +41,7 @@ def read(
     report_missing("pairs", folder, [p.name for n, p in found.items() if n not in truths])
     report_orphans(folder, [p.name for n, p in truths.items() if n not in found])
     entries = [
-        entry(name, name, path, partial(from_map, truths[name]), mpp, licence)
+        entry(name, name, path, partial(from_map, truths[name]), None, licence)
         for name, path in found.items()
     ]
     return Folder("pairs", folder, entries)

@@ -24,15 +24,18 @@ def read(folder: Path) -> Folder:
     Raises
     ------
     InputError
-        Where no ``Slide_XX`` is found or a ground truth is missing.
+        Where no ``Slide_XX`` is found, or a ground truth or a ``GT_XX``'s images are missing.
     """
     entries: list[Entry] = []
-    missing, orphans = [], []
+    missing, orphans, gone = [], [], []
     slides = sorted(p for p in folder.glob("Slide_*") if p.is_dir())
     for slide in slides:
         patient = slide.name.removeprefix("Slide_")
         truths = images_in(folder / f"GT_{patient}")
         images = images_in(slide)
+        if not images:
+            gone.append(f"{slide.name}/*.png")
+            continue
         orphans += [f"GT_{patient}/{p.name}" for n, p in truths.items() if n not in images]
         for name, path in images.items():
             if name not in truths:
@@ -40,7 +43,12 @@ def read(folder: Path) -> Folder:
                 continue
             labels = partial(_components, truths[name])
             entries.append(entry(name, patient, path, labels, MPP, LICENCE))
-    report_missing("tnbc", folder, missing)
+    there = {slide.name.removeprefix("Slide_") for slide in slides}
+    for truth in sorted(p for p in folder.glob("GT_*") if p.is_dir()):
+        patient = truth.name.removeprefix("GT_")
+        if patient not in there:
+            gone += [f"Slide_{patient}/{p.name}" for p in images_in(truth).values()]
+    report_missing("tnbc", folder, missing, gone)
     report_orphans(folder, orphans)
     if not entries:
         raise InputError(

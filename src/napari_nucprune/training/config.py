@@ -35,7 +35,8 @@ class Data:
     options
         Further options of the layout's reader.
     name
-        What the dock and the model card call it, where the layout (``pairs``) does not say.
+        What the dock, the model card and its scores call it, where the layout (``pairs``) does not
+        say.
     """
 
     layout: str
@@ -173,6 +174,8 @@ def load_config(
     if not isinstance(tables, list) or not tables:
         raise InputError(f"{path} names no data; add a [[data]] table with layout and path.")
     data = tuple(_data(table, path) for table in tables)
+    if not any(own.weight for own in data):
+        raise InputError(f"{path}: every weight of [[data]] is 0; give one set a weight above 0.")
     _known(raw, Config, path, "data")
     for key in ("widths", "scale", "branches"):
         if isinstance(raw.get(key), list):
@@ -263,6 +266,11 @@ def _check(config: Config, path: Path) -> None:
             not prune.ramp or prune.start in STARTS,
             "start",
             f"one of {list(STARTS)} where a ramp prunes little by little",
+        ),
+        (
+            not prune.ramp or len(config.branches) == len(BRANCHES),
+            "ramp",
+            "0 where branches trains one alone: the other one would stay dense",
         ),
     ):
         if not ok:

@@ -236,23 +236,26 @@ class Fit:
         for net in self.nets.values():
             net.train()
         started, first = time.monotonic(), self.step
-        mean: dict[Branch, float] = dict.fromkeys(BRANCHES, 0.0)
+        total: dict[Branch, float] = dict.fromkeys(BRANCHES, 0.0)
+        logged = first
         while self.step < self.config.steps:
             if should_stop():
                 self.save()
+                if self.step > logged:
+                    self._log(total, self.step - logged)
                 raise Cancelled(f"Stopped at step {self.step}; the same command goes on from here.")
             self.train_step(training)
             for branch in self.config.branches:
-                mean[branch] += self.losses[branch] / self.config.save_every
+                total[branch] += self.losses[branch]
             if self.step % self.config.save_every == 0 or self.step == self.config.steps:
                 self.save()
-                self._log(mean)
+                mean = self._log(total, self.step - logged)
                 left = (time.monotonic() - started) / (self.step - first)
                 left *= (self.config.steps - self.step) / 60
                 parts = [f"{branch} {mean[branch]:.4f}" for branch in self.config.branches]
                 text = ", ".join([*parts, str(self.precision), f"{left:.0f} min left"])
                 progress(text, self.step, self.config.steps)
-                mean = dict.fromkeys(BRANCHES, 0.0)
+                total, logged = dict.fromkeys(BRANCHES, 0.0), self.step
         for net in self.nets.values():
             net.eval()
 
@@ -270,7 +273,9 @@ class Fit:
             config.name, self.weights(), config.mpp, distance_unit_um=config.distance_unit_um
         )
 
-    def _log(self, mean: Mapping[Branch, float]) -> None:
+    def _log(self, total: Mapping[Branch, float], steps: int) -> dict[Branch, float]:
+        """Write the mean losses of the last ``steps`` steps, of their sums; return them."""
+        mean = {branch: value / steps for branch, value in total.items()}
         path = self.folder / "log.csv"
         new = not path.exists()
         with path.open("a", encoding="utf-8") as file:
@@ -280,6 +285,7 @@ class Fit:
             trained = self.config.branches
             losses = (f"{mean[b]:.5f}" if b in trained else "" for b in BRANCHES)
             file.write(f"{self.step},{rate:.3g},{','.join(losses)}\n")
+        return mean
 
 
 def arrays(net: torch.nn.Module) -> dict[str, NDArray[np.float32]]:

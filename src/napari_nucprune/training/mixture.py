@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -26,7 +27,7 @@ class Mixture(NamedTuple):
     training
         Images with targets, resampled to the network's um/px.
     validation
-        By layout: the annotated images of the validation patients, in the order of the list.
+        By table (`titles`): the annotated images of its validation patients, in the list's order.
     sets
         Of each ``[[data]]`` table, the licence (several are joined) and the sha256 over names and
         pixels of images and labels, as they were read.
@@ -53,7 +54,7 @@ def prepare(config: Config) -> Mixture:
     training: list[Prepared] = []
     validation: dict[str, list[Annotated]] = {}
     sets: list[tuple[str, str]] = []
-    for data in config.data:
+    for title, data in zip(titles(config.data), config.data, strict=True):
         folder = open_folder(data.path, data.layout, **data.options)
         held: dict[str, list[Annotated]] = {name: [] for name in data.validation}
         digest, licences = hashlib.sha256(), dict[str, None]()
@@ -69,12 +70,27 @@ def prepare(config: Config) -> Mixture:
                 training.append(_prepared(item, data.weight, config))
         if absent := [name for name, items in held.items() if not items]:
             raise InputError(f"{data.path} has no patient or image {absent[0]!r} to validate on.")
-        found = [item for name in data.validation for item in held[name]]
-        validation.setdefault(data.layout, []).extend(found)
+        validation[title] = [item for name in data.validation for item in held[name]]
         sets.append((" / ".join(licences), digest.hexdigest()))
-    if not training:
-        raise InputError("Every image is held out for validation; nothing is left to train on.")
+    if not any(image.weight for image in training):
+        raise InputError(
+            "Every image is held out for validation, or has the weight 0; nothing is left to train "
+            "on: hold out fewer patients, or give a set a weight above 0."
+        )
     return Mixture(training, validation, sets)
+
+
+def titles(data: Sequence[Data]) -> list[str]:
+    """Return what each table is called: its name or layout, and its folder where two share that."""
+    plain = [own.name or own.layout for own in data]
+    long = [
+        f"{title} ({own.path.name})" if plain.count(title) > 1 else title
+        for title, own in zip(plain, data, strict=True)
+    ]
+    return [
+        f"{title} {long[: at + 1].count(title)}" if long.count(title) > 1 else title
+        for at, title in enumerate(long)
+    ]
 
 
 def folded(config: Config, fold: int, folds: int) -> Config:

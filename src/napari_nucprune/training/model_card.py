@@ -16,8 +16,9 @@ from ..checkpoint.format import Checkpoint, save
 from ..compare.metrics import mean_scores
 from ..datasets.base import Annotated
 from ..datasets.evaluate import count_image, run_on
-from ..doors import BRANCHES, Merge, Progress, Scores, no_progress
+from ..doors import Merge, Progress, Scores, no_progress
 from ..runtime.torch_runtime import TorchRuntime
+from .card import card
 from .config import Config
 from .mixture import Mixture
 
@@ -75,30 +76,33 @@ def finish(
     validation = mixture.validation
     runtime = TorchRuntime(device)
     runtime.load(checkpoint)
-    split = {layout: halves(items) for layout, items in validation.items() if items}
-    everything = [(layout, item) for layout, items in validation.items() for item in items]
+    split = {name: halves(items) for name, items in validation.items() if items}
+    everything = [item for items in validation.values() for item in items]
+    # By image: two sets may have files of one name.
     maps = {}
-    for done, (layout, item) in enumerate(everything):
+    for done, item in enumerate(everything):
         progress("Running on validation images", done, len(everything))
-        maps[layout, item.name] = run_on(item, checkpoint, runtime)
+        maps[id(item)] = run_on(item, checkpoint, runtime)
 
-    def scores(layout: str, items: list[Annotated], parameters: Merge) -> list[Scores]:
-        return [count_image(i, *maps[layout, i.name], parameters).scores() for i in items]
+    def scores(items: list[Annotated], parameters: Merge) -> list[Scores]:
+        return [count_image(i, *maps[id(i)], parameters).scores() for i in items]
 
-    best = checkpoint.merge
+    best, fitted_on = checkpoint.merge, dict[str, str]()
     if config.prune is None:
         best = fitted(split, scores, progress)
+        fitted_on = {n: "first half" if fit else "itself" for n, (fit, _) in split.items()}
     checkpoint = replace(checkpoint, merge=best)
     metrics: dict[str, Any] = {}
     patients: dict[str, Any] = {}
-    for layout, (fit, report) in split.items():
+    for name, (fit, report) in split.items():
         for part, items in (("second half", report), ("both halves", fit + report)):
-            metrics[f"{layout}, {part}"] = dict(mean_scores(scores(layout, items, best)))
+            metrics[f"{name}, {part}"] = dict(mean_scores(scores(items, best)))
         for patient in dict.fromkeys(item.patient for item in fit + report):
             own = [item for item in fit + report if item.patient == patient]
-            result: dict[str, Any] = dict(mean_scores(scores(layout, own, best)))
-            result["half"] = "first" if own[0] in fit else "second"
-            patients[f"{layout} {patient}"] = result
+            result: dict[str, Any] = dict(mean_scores(scores(own, best)))
+            firsts = {item.patient for item in fit}
+            result["half"] = "only" if not fit else "first" if patient in firsts else "second"
+            patients[f"{name} {patient}"] = result
     provenance = {
         "software": f"napari-nucprune {__version__}",
         "commit": commit(),
@@ -107,10 +111,17 @@ def finish(
         "batch": config.batch,
         "crop": config.crop,
         "branches": list(config.branches),
+        "lr": config.lr,
+        "halve_every": config.halve_every,
+        "border": config.border,
         "ema": config.ema,
         "precision": config.precision,
+        "scale": list(config.scale),
+        "colour": config.colour,
+        **_taught(config),
         "data": _data(config, mixture.sets),
         "started_from": _started_from(start),
+        "fitted_on": fitted_on,
         "metrics": metrics,
         "patients": patients,
     }
@@ -122,7 +133,7 @@ def finish(
 
 def fitted(
     split: Mapping[str, tuple[list[Annotated], list[Annotated]]],
-    scores: Callable[[str, list[Annotated], Merge], list[Scores]],
+    scores: Callable[[list[Annotated], Merge], list[Scores]],
     progress: Progress = no_progress,
 ) -> Merge:
     """Return the merge parameters with the best mean of PQ + AJI on the first halves.
@@ -130,24 +141,32 @@ def fitted(
     Parameters
     ----------
     split
-        By layout, as of `halves`. Where the first half is empty, the second one fits.
+        By set, as of `halves`. Where the first half is empty, the second one fits.
     scores
-        Gives the scores of a layout's images under merge parameters.
+        Gives the scores of images under merge parameters.
     """
     # One after the other: a grid of all would take an hour.
     best, best_value = Merge(sigma_um=0.5), -1.0
+    if not split:
+        return best
     for name, values in GRID.items():
         so_far = best
         for value in values:
             progress(f"Fitting {name} = {value:g}", 0, 1)
             candidate = replace(so_far, **{name: value})
             means = [
-                np.mean([s.pq + s.aji for s in scores(layout, fit or report, candidate)])
-                for layout, (fit, report) in split.items()
+                np.mean([s.pq + s.aji for s in scores(fit or report, candidate)])
+                for fit, report in split.values()
             ]
             if float(np.mean(means)) > best_value + 1e-6:
                 best, best_value = candidate, float(np.mean(means))
     return best
+
+
+def _taught(config: Config) -> dict[str, Any]:
+    """Return how the dense network taught, for what a ``[prune]`` table made."""
+    prune = config.prune
+    return {} if prune is None else {"distil": prune.distil, "levels": prune.levels}
 
 
 def _started_from(start: Checkpoint | None) -> dict[str, Any] | None:
@@ -194,102 +213,3 @@ def commit() -> str | None:
         return asked("rev-parse", "HEAD") + ("+" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return None
-
-
-def _commit(about: Mapping[str, Any]) -> str:
-    found = about.get("commit")
-    if not found:
-        return "commit not noted"
-    return f"commit `{found[:12]}`{' and changes' if found.endswith('+') else ''}"
-
-
-def card(checkpoint: Checkpoint) -> str:
-    """Return the model card (Markdown) of a checkpoint that `finish` made."""
-    about = checkpoint.provenance
-    merge = checkpoint.merge
-    unit = checkpoint.distance_unit_um
-    lines = [
-        f"# {checkpoint.name}",
-        "",
-        "Two U-Nets (semantic segmentation and distance regression; Mahbod et al., AMAI 2022) for "
-        "nuclei in H&E-stained tissue. For research; not a medical device.",
-        "",
-        f"- Pixel size: {checkpoint.mpp:g} um/px",
-        f"- Distance target: {f'um over {unit:g}' if unit else 'over the maximum of the image'}",
-        f"- Watershed: sigma {merge.sigma_um:g} um, threshold {merge.threshold:g}, "
-        f"least area {merge.min_area_um2:g} um2, saddle {merge.saddle:g}",
-        f"- Trained by `nucprune train`: {about['steps']} steps of {about['batch']} crops of "
-        f"{about['crop']} px, {_branches(about)}, seed {about['seed']}",
-        *(
-            ["- For research only: some of its data forbid commercial use"]
-            if checkpoint.for_research_only
-            else []
-        ),
-        f"- Software: {about.get('software', 'not noted')}, {_commit(about)}",
-        *_history(about.get("started_from")),
-        *_pruned(checkpoint),
-        f"- Weights' sha256: `{checkpoint.sha256}`",
-        "",
-        "## Data",
-        "",
-        "| layout | folder | drawn with weight | licence | held out for validation | sha256 |",
-        "|---|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {d.get('name', d['layout'])} | {d['folder']} | {d['weight']:g} | {d['licence']} | "
-        f"{', '.join(d['validation'])} | {d.get('sha256', 'not noted')[:12]} |"
-        for d in about["data"]
-    ]
-    lines += ["", "## Validation (mean over images; the first half fitted the watershed)", ""]
-    lines += _table(about["metrics"], "set")
-    lines += ["", "## By patient", ""]
-    lines += _table(about["patients"], "patient")
-    return "\n".join(lines) + "\n"
-
-
-def _pruned(checkpoint: Checkpoint) -> list[str]:
-    """Return a line about what is pruned, for a pruned network."""
-    if checkpoint.pruning is None:
-        return []
-    ratios = ", ".join(f"{branch} CR {cr:.3g}" for branch, cr in checkpoint.own_cr.items())
-    lines = [
-        f"- Pruned {checkpoint.pruning['strategy']}, {ratios}, and fine-tuned; the dense network's "
-        f"sha256: `{checkpoint.parent_sha256}`"
-    ]
-    before = checkpoint.pruning.get("training", {}).get("before")
-    while before:
-        lines.append(f"- Fine-tuned before: {before.get('steps', '?')} steps, {_branches(before)}")
-        before = before.get("before")
-    return lines
-
-
-def _branches(about: Mapping[str, Any]) -> str:
-    """Return which branches a training moved, e.g. ``both branches``."""
-    trained = about.get("branches", BRANCHES)
-    return "both branches" if len(trained) == len(BRANCHES) else f"the {trained[0]} branch alone"
-
-
-def _history(start: Mapping[str, Any] | None) -> list[str]:
-    """Return a line for each checkpoint that the training went on from."""
-    lines = []
-    while start:
-        lines.append(
-            f"- Started from weights `{start['sha256'][:12]}`: {start.get('steps', '?')} steps of "
-            f"{start.get('batch', '?')} crops of {start.get('crop', '?')} px, "
-            f"seed {start.get('seed', '?')}"
-        )
-        start = start.get("started_from")
-    return lines
-
-
-def _table(rows: Mapping[str, Mapping[str, Any]], title: str) -> list[str]:
-    columns = ("semantic_dice", "dice", "aji", "dq", "sq", "pq")
-    half = any("half" in row for row in rows.values())
-    out = [
-        f"| {title} | {'half | ' if half else ''}{' | '.join(columns)} |",
-        "|" + "---|" * (len(columns) + 1 + half),
-    ]
-    for name, row in rows.items():
-        cells = [f"{row[c]:.3f}" if row.get(c) is not None else "" for c in columns]
-        out.append(f"| {name} | {row['half'] + ' | ' if half else ''}{' | '.join(cells)} |")
-    return out

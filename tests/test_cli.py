@@ -186,7 +186,7 @@ def test_evaluate_pairs(tmp_path, capsys):
     keys = "dice semantic_dice iou aji aji_plus dq sq pq f1 truth found"
     keys += " distance_mse distance_r distance_r2"
     for row in (scores["mean"], scores["pooled"], *scores["images"]):
-        assert set(keys.split()) == set(row) - {"name"}
+        assert set(keys.split()) == set(row) - {"name", "patient"}
         assert not [key for key, value in row.items() if value is None]
     lines = {line[:18].strip(): line[18:].split() for line in printed.splitlines()[2:]}
     assert lines["AJI+"] == [f"{scores[k]['aji_plus']:.4g}" for k in ("mean", "pooled")]

@@ -220,6 +220,14 @@ def test_tnbc_without_a_ground_truth(tmp_path):
     assert "Slide_02/02_1.png" in refused(tmp_path, "tnbc")
 
 
+def test_tnbc_without_a_patients_images(tmp_path):
+    tnbc_folder(tmp_path)
+    (tmp_path / "Slide_02" / "02_1.png").unlink()
+    assert "no image Slide_02/*.png" in refused(tmp_path, "tnbc")
+    (tmp_path / "Slide_02").rmdir()
+    assert "no image Slide_02/02_1.png" in refused(tmp_path, "tnbc")
+
+
 def test_tnbc_of_another_size(tmp_path):
     tnbc_folder(tmp_path)
     Image.fromarray(np.zeros((24, 31), np.uint8)).save(tmp_path / "GT_02" / "02_1.png")
@@ -281,9 +289,31 @@ def test_pairs_without_labels_names_the_files(tmp_path):
     assert "n4.png" not in text
     for path in (tmp_path / "labels").iterdir():
         path.unlink()
-    text = refused(tmp_path, "pairs")
-    assert "n0.png" in text
-    assert "4 more" in text
+    said, *lines = missing_in(tmp_path)
+    assert is_one_line(said)
+    assert "9 places" in said
+    assert lines == [f"  no annotation for n{i}.png" for i in range(9)]
+    for i in range(100, 200):
+        (tmp_path / "images" / f"{i}.png").touch()
+    lines = missing_in(tmp_path)[1:]
+    assert len(lines) == 51
+    assert lines[-1] == "  and 59 more"
+
+
+def missing_in(folder):
+    with pytest.raises(InputError) as caught:
+        open_folder(folder, "pairs")
+    return str(caught.value).splitlines()
+
+
+@pytest.mark.parametrize("kind", ["images", "labels"])
+def test_two_files_of_one_name_are_refused(kind, tmp_path):
+    """One of them would be left out without a word."""
+    write_pairs(tmp_path)
+    (tmp_path / kind / "._a.tif").touch()
+    assert len(open_folder(tmp_path, "pairs")) == 2
+    (tmp_path / kind / "a.tif").touch()
+    assert "holds a.png and a.tif" in refused(tmp_path, "pairs")
 
 
 @pytest.mark.parametrize(

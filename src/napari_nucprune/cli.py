@@ -63,11 +63,16 @@ def parser() -> argparse.ArgumentParser:
     _slide(segment)
 
     evaluate = commands.add_parser("evaluate", help="scores on annotated images")
-    evaluate.add_argument("folder", metavar="FOLDER")
+    evaluate.add_argument("folder", metavar="FOLDER", help="of annotated images")
     _layout(evaluate)
-    _pruning(evaluate)
+    _pruning(evaluate, more="|each")
     _running(evaluate)
-    evaluate.add_argument("--json", metavar="FILE", help="write all scores")
+    evaluate.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write all scores, by image with its patient; where an image cannot be read, those "
+        "until then ('complete': false)",
+    )
 
     sweep = commands.add_parser("sweep", help="scores over compression ratios, and where they fail")
     sweep.add_argument("folder", metavar="FOLDER")
@@ -91,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     )
     _running(sweep)
 
-    prune = commands.add_parser("prune", help="write a pruned checkpoint")
+    prune = commands.add_parser("prune", help="write a pruned checkpoint, or pack one as it is")
     prune.add_argument("checkpoint_in", metavar="CHECKPOINT")
     prune.add_argument("-o", "--output", required=True, metavar="FILE")
     _pruning(prune, checkpoint=False)
@@ -99,7 +104,8 @@ def parser() -> argparse.ArgumentParser:
     prune.add_argument(
         "--packed",
         action="store_true",
-        help="write only the weights that are kept and where they lie; nothing is lost",
+        help="write only the weights that are kept and where they lie; nothing is lost; without "
+        "--cr the network is packed as it is",
     )
     prune.add_argument(
         "--fp16", action="store_true", help="packed, with the weights in half precision"
@@ -108,6 +114,7 @@ def parser() -> argparse.ArgumentParser:
     info = commands.add_parser("info", help="what a checkpoint is")
     info.add_argument("file", nargs="?", metavar="FILE")
     info.add_argument("--list", action="store_true", help="the bundled checkpoints")
+    info.add_argument("--card", action="store_true", help="print its model card (Markdown)")
 
     convert = commands.add_parser(
         "convert", help="join two branches' weights (torch, Keras) into a checkpoint"
@@ -158,7 +165,7 @@ def _bench(sub: argparse.ArgumentParser) -> None:
 
 
 def _layout(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("--layout", required=True, metavar=LAYOUTS)
+    sub.add_argument("--layout", required=True, metavar=LAYOUTS, help="how FOLDER is arranged")
     sub.add_argument(
         "--options",
         metavar="KEY=VALUE,...",
@@ -170,7 +177,7 @@ def _layout(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--mpp", type=float, metavar="X", help="um a pixel of the images")
 
 
-def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
+def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True, more: str = "") -> None:
     group = sub.add_argument_group("pruning")
     if checkpoint:
         group.add_argument("--checkpoint", metavar="NAME|FILE", help="default: the bundled one")
@@ -182,7 +189,7 @@ def _pruning(sub: argparse.ArgumentParser, checkpoint: bool = True) -> None:
     group.add_argument("--cr", type=float, metavar="X", help="compression ratio of both branches")
     group.add_argument("--cr-semantic", type=float, metavar="X")
     group.add_argument("--cr-distance", type=float, metavar="X")
-    _keep_and_recover(group)
+    _keep_and_recover(group, more)
 
 
 def _keep_and_recover(group: argparse._ArgumentGroup, more: str = "") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -27,8 +28,12 @@ def prune(options: argparse.Namespace) -> None:
 
     checkpoint = open_checkpoint(options.checkpoint_in, options.mpp)
     fixed = options.strategy and strategy_named(options.strategy).fixed_cr
-    if not (fixed or pruning_asked(options)[0]):
-        raise InputError("Say how much goes: --cr X, or --cr-semantic X --cr-distance Y.")
+    packs_alone = (options.packed or options.fp16) and options.strategy is options.keep is None
+    if not (fixed or packs_alone or pruning_asked(options)[0]):
+        raise InputError(
+            "Say how much goes: --cr X, or --cr-semantic X --cr-distance Y; --packed or --fp16 "
+            "without them, --strategy and --keep write the network as it is."
+        )
     network = prepare(options, checkpoint)
     found, pruning, masks = network.checkpoint, network.pruning, network.masks
     spent = cost(found, pruning, masks)
@@ -61,6 +66,9 @@ def info(options: argparse.Namespace) -> None:
     from ..pruning.cost import cost, packed_size
     from ..pruning.strategy import as_stored
 
+    if options.card:
+        print(_card(options), end="")
+        return
     if options.list or options.file is None:
         for name in shipped.names():
             print(name)
@@ -100,3 +108,27 @@ def info(options: argparse.Namespace) -> None:
         print(
             f"validation  {name}{whose}: " + ", ".join(f"{k} {row[k]:.3f}" for k in ("aji", "pq"))
         )
+
+
+def _card(options: argparse.Namespace) -> str:
+    """Return the model card of a checkpoint that `nucprune train` made.
+
+    Raises
+    ------
+    InputError
+        Where it was made otherwise, or no file is named.
+    """
+    from ..checkpoint import shipped
+    from ..training.card import card
+
+    if options.file is None:
+        raise InputError("--card is of one checkpoint; name its FILE too.")
+    checkpoint = shipped.open_checkpoint(options.file)
+    # Of a network that was pruned afterwards, the scores and the training are its parent's.
+    if checkpoint.pruning is None or "training" in checkpoint.pruning:
+        with contextlib.suppress(KeyError, TypeError, ValueError, AttributeError):
+            return card(checkpoint)
+    raise InputError(
+        f"{checkpoint.name} has no model card: expected a network as `nucprune train` makes it, "
+        "not converted or pruned since; see nucprune info for what is known of it."
+    )

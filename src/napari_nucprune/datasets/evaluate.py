@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..checkpoint.format import Checkpoint
 from ..compare.metrics import RADIUS_UM, Counts, counts, mean_scores
 from ..doors import Maps, Merge, Progress, Scores, ShouldStop, never, no_progress
-from ..errors import Cancelled
+from ..errors import Cancelled, InputError
 from ..nuclei.distance import distance_target
 from ..nuclei.watershed import merge
 from ..runtime.base import Runtime
@@ -84,6 +84,39 @@ def count_image(
     )
 
 
+class Tally:
+    """The scores of the images so far; of an image only numbers are kept."""
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self.left_out: dict[str, str] = {}
+        self.assumed: list[str] = []
+        self._scores: list[Scores] = []
+        self._total: Counts | None = None
+
+    def add(self, item: Annotated, found: Counts) -> None:
+        """Add an image's counts."""
+        self._total = found if self._total is None else self._total + found
+        self._scores.append(found.scores())
+        about = {"name": item.name, "patient": item.patient}
+        if item.annotator:
+            about["annotator"] = item.annotator
+        self.images.append({**about, **self._scores[-1].as_dict()})
+
+    def result(self, complete: bool) -> dict[str, Any]:
+        """Return what `evaluate` returns, of one image or more."""
+        assert self._total is not None
+        mean: Mapping[str, Any] = mean_scores(self._scores)
+        return {
+            "complete": complete,
+            "mean": dict(mean),
+            "pooled": self._total.scores().as_dict(),
+            "images": self.images,
+            "left_out": self.left_out,
+            "assumed_mpp": self.assumed,
+        }
+
+
 def evaluate(
     folder: Folder,
     checkpoint: Checkpoint,
@@ -91,8 +124,11 @@ def evaluate(
     mpp: float | None = None,
     progress: Progress = no_progress,
     should_stop: ShouldStop = never,
+    *,
+    recover: Callable[[Annotated], Checkpoint] | None = None,
+    cut_off: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-    """Score a loaded runtime on every image of a folder.
+    """Score a loaded runtime on every image of a folder; one image is in memory at a time.
 
     Parameters
     ----------
@@ -104,41 +140,64 @@ def evaluate(
         Already loaded with the checkpoint and its masks.
     mpp
         um a pixel of all images, where the layout does not say.
+    recover
+        Returns the network for an image, loaded instead. An image for which it raises InputError
+        is left out.
+    cut_off
+        Called with the result so far where an image cannot be scored, or the user stops, before
+        the error is raised; not where no image was scored.
 
     Returns
     -------
     dict
-        ``mean`` (each image counts once), ``pooled`` (each nucleus counts once), ``images``, and
-        ``assumed_mpp`` with the names of images without a pixel size.
+        ``complete``, ``mean`` (each image counts once), ``pooled`` (each nucleus counts once),
+        ``images``, ``left_out`` (why, by name), and ``assumed_mpp`` with the names of images
+        without a pixel size.
 
     Raises
     ------
+    InputError
+        Where an image cannot be read, or all are left out.
     Cancelled
         Between images.
     """
-    images: list[dict[str, Any]] = []
-    scores: list[Scores] = []
-    total: Counts | None = None
-    assumed = []
-    for done, item in enumerate(folder):
-        if should_stop():
-            raise Cancelled("Cancelled; nothing was written.")
-        progress(f"Scoring {item.name}", done, len(folder))
-        if mpp is None and item.mpp is None:
-            assumed.append(item.name)
-        maps, transform = run_on(item, checkpoint, runtime, mpp)
-        distance = distance_of(item, transform, checkpoint)
-        own = count_image(item, maps, transform, checkpoint.merge, distance)
-        total = own if total is None else total + own
-        scores.append(own.scores())
-        annotator = {"annotator": item.annotator} if item.annotator else {}
-        images.append({"name": item.name, **annotator, **scores[-1].as_dict()})
-    assert total is not None  # readers refuse empty folders
+    tally = Tally()
+    try:
+        for done, entry in enumerate(folder.entries):
+            if should_stop():
+                raise Cancelled("Cancelled; the other images were not scored.")
+            progress(f"Scoring {entry.name}", done, len(folder))
+            # In a function of its own: nothing of an image outlives it.
+            _score(entry.read(), checkpoint, runtime, mpp, recover, tally)
+        if not tally.images:
+            name, why = next(iter(tally.left_out.items()))  # readers refuse empty folders
+            raise InputError(f"None of {len(folder)} images can be recovered on; {name}: {why}")
+    except BaseException:
+        if tally.images and cut_off is not None:
+            cut_off(tally.result(complete=False))
+        raise
     progress("Scored", len(folder), len(folder))
-    mean: Mapping[str, Any] = mean_scores(scores)
-    return {
-        "mean": dict(mean),
-        "pooled": total.scores().as_dict(),
-        "images": images,
-        "assumed_mpp": assumed,
-    }
+    return tally.result(complete=True)
+
+
+def _score(
+    item: Annotated,
+    checkpoint: Checkpoint,
+    runtime: Runtime,
+    mpp: float | None,
+    recover: Callable[[Annotated], Checkpoint] | None,
+    tally: Tally,
+) -> None:
+    """Score one image for `evaluate`."""
+    if recover is not None:
+        try:
+            network = recover(item)
+        except InputError as error:
+            tally.left_out[item.name] = str(error)
+            return
+        runtime.load(network)
+    if mpp is None and item.mpp is None:
+        tally.assumed.append(item.name)
+    maps, transform = run_on(item, checkpoint, runtime, mpp)
+    distance = distance_of(item, transform, checkpoint)
+    tally.add(item, count_image(item, maps, transform, checkpoint.merge, distance))

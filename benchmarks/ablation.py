@@ -64,7 +64,11 @@ def is_of(result: Path, config: Config) -> bool:
     if not result.is_file():
         return False
     row = json.loads(result.read_text(encoding="utf-8")).get("row")
-    return row is not None and bool(_anywhere(row) == row_of(config))
+    if row is None:
+        return False
+    # A row from before a key was there has that key's default.
+    before = json.loads(json.dumps(asdict(Config("", ()))))
+    return bool(_anywhere(before | row) == row_of(config))
 
 
 def ablation(config: Path, folder: Path) -> list[str]:

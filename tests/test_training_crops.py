@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers import telling
-from napari_nucprune.training.augment import random_crop
+from napari_nucprune.training.augment import random_crop, stained
 from napari_nucprune.training.targets import crowding, distance_target
 
 # --- targets ------------------------------------------------------------------------------------
@@ -156,3 +156,37 @@ def test_colour_jitter_changes_colour_alone():
         assert not np.allclose(rgb, plain[0], atol=1)
         seen.add(tuple(targets.shape))
     assert seen == {(2, 32, 32)}
+
+
+def test_the_stains_are_scaled_and_shifted_apart():
+    """As scikit-image parts them again: each stain's new amount is a line over its old one."""
+    from skimage.color import hed_from_rgb
+
+    rng = np.random.default_rng(3)
+    density = rng.uniform(0.05, 1.5, (40, 50, 3)).astype(np.float32)
+    found = stained(np.random.default_rng(8), density, 1.0)
+    before, after = (d.reshape(-1, 3) @ hed_from_rgb for d in (density, found))
+    slopes = []
+    for old, new in zip(before.T, after.T, strict=True):
+        slope, shift = np.polyfit(old, new, 1)
+        np.testing.assert_allclose(slope * old + shift, new, atol=1e-5)
+        assert 0.8 <= slope <= 1.2
+        assert abs(shift) <= 0.05
+        slopes.append(slope)
+    assert np.ptp(slopes) > 0.01
+    np.testing.assert_allclose(stained(rng, density, 0.0), density, atol=1e-5)
+
+
+@pytest.mark.parametrize("colour", [0.0, 0.6])
+def test_stains_change_the_picture_and_not_the_targets(colour):
+    image = telling()
+    crops = [
+        random_crop(np.random.default_rng(5), image, 32, (1.0, 1.0), colour, True, stain)
+        for stain in (0.0, 1.0)
+    ]
+    (plain, targets), (rgb, same) = crops
+    assert rgb.dtype == np.float32
+    assert 0 <= rgb.min() <= rgb.max() <= 255
+    assert np.abs(rgb - plain).max() > 2
+    if not colour:  # the place is drawn before, so that it is the same
+        np.testing.assert_array_equal(same, targets)

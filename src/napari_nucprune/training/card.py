@@ -10,7 +10,7 @@ from ..doors import BRANCHES
 
 #: What the card says of a training, by the configuration's own names.
 SETTINGS = (
-    "precision", "lr", "halve_every", "border", "ema", "scale", "colour",
+    "precision", "lr", "halve_every", "border", "ema", "scale", "colour", "stain",
     "ramp", "distil", "levels",
 )  # fmt: skip
 

@@ -96,8 +96,8 @@ class Config:
     lr, seed, threads
         Peak learning rate of Adam (linear warm-up, then as `halve_every` says), seed, torch threads
         (0: all).
-    scale, colour
-        Range of the random zoom, strength of the colour jitter.
+    scale, colour, stain
+        Range of the random zoom, strength of the jitter of colours and of stains.
     save_every
         Steps between two states on disk.
     branches
@@ -134,6 +134,7 @@ class Config:
     threads: int = 0
     scale: tuple[float, float] = (0.8, 1.25)
     colour: float = 1.0
+    stain: float = 0.0
     save_every: int = 50
     branches: tuple[Branch, ...] = BRANCHES
     border: float = 0.0
@@ -242,6 +243,7 @@ def _check(config: Config, path: Path) -> None:
         (_whole(config.threads, 0), "threads", "a whole number of at least 0"),
         (pair and scale[0] <= scale[1], "scale", "two numbers above 0, the smaller first"),
         (_number(config.colour, 0), "colour", "a number of at least 0"),
+        (_number(config.stain, 0, 4), "stain", "a number from 0 to 4"),
         (_whole(config.save_every, 1), "save_every", "a whole number of at least 1"),
         (_some_branches(config.branches), "branches", f"one or both of {list(BRANCHES)}"),
         (_whole(config.halve_every, 0), "halve_every", "a whole number of at least 0"),

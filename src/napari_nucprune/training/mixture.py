@@ -149,7 +149,7 @@ def batch_of(config: Config, training: list[Prepared], step: int) -> tuple[Tenso
     chosen = rng.choice(len(training), config.batch, p=weights / weights.sum())
     in_um = bool(config.distance_unit_um)
     crops = [
-        random_crop(rng, training[i], config.crop, config.scale, config.colour, in_um)
+        random_crop(rng, training[i], config.crop, config.scale, config.colour, in_um, config.stain)
         for i in chosen
     ]
     rgb = torch.from_numpy(np.stack([c[0] for c in crops]))

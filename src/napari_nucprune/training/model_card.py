@@ -118,6 +118,7 @@ def finish(
         "precision": config.precision,
         "scale": list(config.scale),
         "colour": config.colour,
+        "stain": config.stain,
         **_taught(config),
         "data": _data(config, mixture.sets),
         "started_from": _started_from(start),

@@ -14,7 +14,7 @@ from .sections import Section, wrapped
 
 #: Data, text and tooltip.
 RECOVERIES = (
-    ("off", "off", "Small weights go and the rest stays as it was."),
+    ("off", "off (one-shot)", "Small weights go and the rest stays as it was."),
     (
         "slide",
         "on this slide",

@@ -43,6 +43,19 @@ def test_it_says_where_it_is_from(checkpoint):
         assert patient in card
 
 
+@pytest.mark.parametrize("name", shipped.names())
+def test_every_card_names_commit_seed_and_the_data(name):
+    network = shipped.open_checkpoint(name)
+    about = network.provenance
+    card = (shipped.FOLDER / f"{name}.md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {name}\n")
+    assert f"commit `{about['commit'][:12]}`" in card
+    assert f"seed {about['seed']}" in card
+    for data in about["data"]:
+        assert data["sha256"][:12] in card
+    assert network.sha256 in card
+
+
 def test_it_finds_the_nuclei_of_a_synthetic_field(checkpoint, runtime):
     rgb, truth = synthetic(seed=11, size=384)
     found = merge(runtime.run(Field(rgb, 0.25)), checkpoint.merge)

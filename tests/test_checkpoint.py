@@ -196,6 +196,11 @@ def test_sha256_depends_on_every_tensor(tiny):
     assert replace(tiny, name="other", mpp=0.5).sha256 == tiny.sha256
 
 
+def test_a_checkpoint_may_be_read_by_whom_any_new_file_may(saved, tmp_path):
+    (tmp_path / "other").touch()
+    assert saved.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 @few
 @given(
     name=st.text(max_size=30),

@@ -171,8 +171,12 @@ def save(checkpoint: Checkpoint, path: str | Path, packing: Packing = "none") ->
         raise InputError(f"{path.name}: checkpoints are saved as .safetensors; change the ending.")
     tensors, metadata = contents(checkpoint, packing)
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         try:
             save_file(tensors, temporary, metadata)
+            # safetensors 0.8 makes files that nobody else may read.
+            temporary.chmod(mode)
         except SafetensorError as error:
             # safetensors wraps what the system said in a type of its own.
             raise cannot_write(path, error) from error

@@ -127,7 +127,7 @@ class Study:
                 name = f"fine-tuned-{network.sha256[:12]}"
                 own = self._points(data, name, strategy, [cr], given, network.sha256)
                 place = sum(ratio == cr for ratio, _ in known)
-                known[cr, place] = training_of(network)
+                known[cr, place] = training_of(network, ships=file in shipped.names())
                 if len(found) <= place:
                     found.append({})
                 for image, points in own.items():

@@ -31,8 +31,11 @@ def weights(network: Checkpoint) -> int:
     return sum(layer.size for branch in BRANCHES for layer in network.layers(branch))
 
 
-def training_of(network: Checkpoint, with_weights: bool = False) -> Training:
-    """Return how a network was trained; where asked for, with the number of its weights."""
+def training_of(network: Checkpoint, with_weights: bool = False, ships: bool = False) -> Training:
+    """Return how a network was trained; where asked for, with the number of its weights.
+
+    What ``ships`` is a run's weights rounded, no further seed of that training: it is told apart.
+    """
     about, before = network.provenance, []
     text = "{steps:,} x {batch} x {crop} px".format_map(about) if "steps" in about else "not noted"
     earlier: dict[str, Any] | None = about.get("started_from")
@@ -51,6 +54,8 @@ def training_of(network: Checkpoint, with_weights: bool = False) -> Training:
         earlier = earlier.get("before")
     if before:
         text += f", after {sum(before):,}"
+    if ships:
+        text += ", as it ships"
     if with_weights:
         text = f"{weights(network):,}; {text}"
     return Training(text, about.get("seed"))

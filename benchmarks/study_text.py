@@ -95,8 +95,8 @@ def page(
             "",
             "All validation patients. Solid: both branches pruned; dashed and dotted: one branch "
             f"alone. The line is {100 * config['loss']:g} % under the dense network that is "
-            "pruned, a tick on it the largest ratio within that; of fine-tuned networks the first "
-            "of a ratio is drawn. Each is there as SVG too.",
+            "pruned, an upright dotted one at the largest ratio within that; of fine-tuned "
+            "networks the first of a ratio is drawn. Each is there as SVG too.",
             "",
         ]
         for name, shown in figures.items():

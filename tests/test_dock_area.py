@@ -99,6 +99,14 @@ def test_a_view_that_is_too_large_is_run_in_its_middle(viewer, dock, qtbot, monk
     np.testing.assert_allclose(centre, (200, 150), atol=16)
 
 
+def test_a_view_of_nothing_says_nothing(dock):
+    """A resized window must not replace what the dock said of the last session."""
+    assert dock.control.live.isChecked()
+    dock.image.area.setCurrentText("visible area")
+    dock._camera_moved()
+    assert not dock._rested.isActive()
+
+
 @pytest.mark.window
 def test_a_larger_window_shows_the_result_of_more(viewer, dock, qtbot):
     window = viewer.window._qt_window

@@ -102,6 +102,14 @@ def test_each_without_a_cr_is_refused(pairs, capsys):
     assert "--cr X" in refusal(capsys)
 
 
+@pytest.mark.parametrize("mpp", ["0", "-1", "nan"])
+@pytest.mark.parametrize("layout", ["pairs", "monuseg"])
+def test_a_pixel_size_that_is_none(layout, mpp, pairs, capsys):
+    (pairs / "images").rename(pairs / "Tissue Images" if layout == "monuseg" else pairs / "images")
+    assert main(["evaluate", str(pairs), "--layout", layout, "--mpp", mpp]) == 2
+    assert f"The option mpp of {layout} is" in refusal(capsys)
+
+
 # What stays where it is cut off ----------------------------------------------------------------
 
 

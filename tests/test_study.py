@@ -194,6 +194,3 @@ def test_a_network_that_is_not_what_the_configuration_says(folder, output):
     assert done.returncode == 1
     assert "tuned.safetensors was not fine-tuned from" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-# --- words and numbers --------------------------------------------------------------------------

@@ -20,7 +20,9 @@ import study_tables
 import study_text
 import study_training
 from study_curves import Curve, Set, against_better, ahead, ends
+from study_networks import training_of
 
+from helpers import TINY, make_checkpoint
 from napari_nucprune.compare.sweep_points import SweepPoint
 
 
@@ -170,6 +172,13 @@ def test_seeds_of_one_training_are_summed_up():
     assert len(lines) == 2
     assert all(line.endswith(said) for line in lines)
     assert study_tables._over_seeds([row for row in own if row["trained"] == "short"]) == []
+
+
+def test_what_ships_is_no_further_seed():
+    """Its weights are those of one of the runs, rounded."""
+    network = make_checkpoint(TINY)
+    steps = {training_of(network, ships=ships).steps for ships in (False, True)}
+    assert steps == {"not noted", "not noted, as it ships"}
 
 
 @pytest.mark.parametrize(

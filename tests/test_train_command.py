@@ -216,13 +216,16 @@ def test_the_card_says_what_the_training_was_set_to(folder):
     assert "the first half fitted the watershed" in old
 
 
-def test_ctrl_c_stops_after_the_step_and_the_same_command_goes_on(folder, capsys, monkeypatch):
+@pytest.mark.parametrize(("step", "says"), [(2, "at step 3"), (5, "before scoring")])
+def test_ctrl_c_stops_after_the_step_and_the_same_command_goes_on(
+    step, says, folder, capsys, monkeypatch
+):
     assert train(folder, "whole") == 0
     before = signal.getsignal(signal.SIGINT)
     plain = Fit.train_step
 
     def interrupted(self, training):
-        if self.step == 2:
+        if self.step == step:
             signal.raise_signal(signal.SIGINT)
         plain(self, training)
 
@@ -231,7 +234,7 @@ def test_ctrl_c_stops_after_the_step_and_the_same_command_goes_on(folder, capsys
     assert train(folder, "cut") == 130
     said = capsys.readouterr().err
     assert "stopping after this step" in said
-    assert "Stopped at step 3; the same command goes on from here." in said
+    assert f"Stopped {says}; the same command goes on from here." in said
     assert signal.getsignal(signal.SIGINT) is before
     monkeypatch.undo()
     assert train(folder, "cut") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -175,8 +176,9 @@ def save(checkpoint: Checkpoint, path: str | Path, packing: Packing = "none") ->
         mode = temporary.stat().st_mode
         try:
             save_file(tensors, temporary, metadata)
-            # safetensors 0.8 makes files that nobody else may read.
-            temporary.chmod(mode)
+            # safetensors 0.8 makes files that nobody else may read; not every file system can.
+            with contextlib.suppress(OSError):
+                temporary.chmod(mode)
         except SafetensorError as error:
             # safetensors wraps what the system said in a type of its own.
             raise cannot_write(path, error) from error

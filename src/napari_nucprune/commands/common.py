@@ -199,7 +199,7 @@ def open_annotated(options: argparse.Namespace) -> Folder:
     from ..datasets.registry import open_folder
 
     given: dict[str, Any] = {}
-    if options.layout == "pairs" and options.mpp:
+    if options.mpp is not None:
         given["mpp"] = options.mpp
     for text in (options.options or "").split(","):
         key, equals, value = (part.strip() for part in text.partition("="))

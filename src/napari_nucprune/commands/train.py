@@ -57,6 +57,8 @@ def train(options: argparse.Namespace) -> None:
         tuning.begin(mixture.training, show_progress)
     with interrupts() as should_stop:
         fit.run(mixture.training, report, should_stop)
+        if should_stop():  # in the last step
+            raise Cancelled("Stopped before scoring; the same command goes on from here.")
     config = replace(config, precision=fit.precision or config.precision)
     try:
         checkpoint = finish(config, fit.finished(), mixture, folder, device, show_progress, start)

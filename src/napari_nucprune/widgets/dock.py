@@ -149,7 +149,7 @@ class NucpruneDock(Controls):
         self._pruning_changed()
 
     def _camera_moved(self, event: Any = None) -> None:
-        if self.differences.travelling:
+        if self.differences.travelling or self.images.layer is None:
             return
         if self.control.live.isChecked() and self.image.area.currentText() == "visible area":
             self._rested.start(CAMERA_MS)

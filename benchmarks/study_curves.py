@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from study_networks import Training
 from study_rows import slug
 
 from napari_nucprune.compare.bootstrap import loss_interval, loss_intervals
+from napari_nucprune.compare.figure import PANELS
 from napari_nucprune.compare.sweep_points import (
     CLAIMS,
     SweepPoint,
@@ -20,6 +21,11 @@ from napari_nucprune.compare.sweep_points import (
 )
 from napari_nucprune.datasets.base import Annotated, Folder
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: The part of the dense network's score that figures of what is kept begin at.
+NEAR = 0.7
 #: Points of each image, by its name.
 Images = dict[str, list[SweepPoint]]
 
@@ -199,10 +205,20 @@ def figures(
                 continue
             figure = Figure(figsize=(9, 7), layout="constrained")
             draw(figure, points, loss, ends(points, loss))
+            if name != "one-shot":
+                _near(figure, points)
             stem = f"study-{slug(data.name)}-{name}"
             save(figure, folder / stem, dpi=90)
             names[stem] = f"{data.name}, {said}"
     return names
+
+
+def _near(figure: Figure, points: Sequence[SweepPoint]) -> None:
+    """Show what is near the dense network's scores: the rest hides what is lost there."""
+    for axis, metric in zip(figure.axes, PANELS, strict=True):
+        start = next((p.start[metric] for p in points if p.start[metric] is not None), None)
+        if start is not None and start > 0:
+            axis.set_ylim(NEAR * start, (1 + (1 - NEAR) / 10) * start)
 
 
 def ends(points: Sequence[SweepPoint], loss: float) -> dict[tuple[str, str], float | None]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from study_curves import NEAR
 from study_rows import SCORES, Row, chosen, loss, verdict
 from study_tables import curves, dense, largest, tuned
 
@@ -96,7 +97,9 @@ def page(
             "All validation patients. Solid: both branches pruned; dashed and dotted: one branch "
             f"alone. The line is {100 * config['loss']:g} % under the dense network that is "
             "pruned, an upright dotted one at the largest ratio within that; of fine-tuned "
-            "networks the first of a ratio is drawn. Each is there as SVG too.",
+            "networks the first of a ratio is drawn, its upright against the better dense network. "
+            f"Where recovered or fine-tuned ones are shown, axes begin at {100 * NEAR:g} % of the "
+            "dense network's score. Each is there as SVG too.",
             "",
         ]
         for name, shown in figures.items():

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 napari = pytest.importorskip("napari")
+from qtpy.QtWidgets import QDockWidget
+
 from dock_helpers import dock, noise, settle, viewer
 from napari_nucprune.widgets import layers
 
@@ -121,4 +123,11 @@ def test_a_larger_window_shows_the_result_of_more(viewer, dock, qtbot):
     assert small[0] < 700
     window.resize(900, 950)
     qtbot.waitUntil(lambda: layers.find(viewer, "semantic").data.shape[0] > small[0] + 100)
+    settle(dock, qtbot)
+    # And a canvas that another dock was beside.
+    narrow = layers.find(viewer, "semantic").data.shape[1]
+    for side in window.findChildren(QDockWidget):
+        if not side.isAncestorOf(dock):
+            side.hide()
+    qtbot.waitUntil(lambda: layers.find(viewer, "semantic").data.shape[1] > narrow + 50)
     settle(dock, qtbot)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari.layers import Image
 from qtpy.QtCore import QEvent, QObject
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QMainWindow
 
 from ..errors import NucpruneError
 from ..job import Job, Preview
@@ -298,5 +298,9 @@ class NucpruneDock(Controls):
 
     def showEvent(self, event: QEvent) -> None:
         """Watch the window that the dock is shown in."""
-        self.window().installEventFilter(self)
+        window = self.window()
+        window.installEventFilter(self)
+        # Its canvas, which other docks make smaller too; a dock that floats has no such window.
+        if isinstance(window, QMainWindow) and (central := window.centralWidget()):
+            central.installEventFilter(self)
         super().showEvent(event)

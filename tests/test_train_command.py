@@ -205,7 +205,7 @@ def test_the_card_says_what_the_training_was_set_to(folder):
     (line,) = [x for x in model_card.card(checkpoint).splitlines() if x.startswith("- Settings")]
     assert line == (
         "- Settings: precision float32, lr 0.002, halve_every 4, border 3, ema 0.5, "
-        "scale 0.8 to 1.25, colour 1"
+        "scale 0.8 to 1.25, colour 1, stain 0"
     )
     # Checkpoints from before they were noted have a card, too.
     about = dict(checkpoint.provenance)

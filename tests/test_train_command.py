@@ -209,7 +209,17 @@ def test_the_card_says_what_the_training_was_set_to(folder):
     )
     # Checkpoints from before they were noted have a card, too.
     about = dict(checkpoint.provenance)
-    for key in ("lr", "halve_every", "border", "ema", "precision", "scale", "colour", "fitted_on"):
+    for key in (
+        "lr",
+        "halve_every",
+        "border",
+        "ema",
+        "precision",
+        "scale",
+        "colour",
+        "stain",
+        "fitted_on",
+    ):
         del about[key]
     old = model_card.card(replace(checkpoint, provenance=about))
     assert "Settings" not in old

@@ -180,3 +180,14 @@ def put_checkpoint(tmp_path, monkeypatch, widths):
     save(checkpoint, folder / f"{shipped.DEFAULT}.safetensors")
     monkeypatch.setattr(shipped, "FOLDER", folder)
     return checkpoint
+
+
+def write_two_nuclei(folder, names):
+    """Write small images with two nuclei each, in the layout ``pairs``."""
+    for i, name in enumerate(names):
+        labels = np.zeros((64, 64), np.uint8)
+        labels[10:20, 10:20], labels[30:45, 20 + i : 40] = 1, 7
+        for part, array in (("images", noise(i, 64, 64)), ("labels", labels)):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(folder / part / f"{name}.png")
+    return folder

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import TINY, is_one_line, make_checkpoint, noise
+from helpers import TINY, is_one_line, make_checkpoint, noise, write_two_nuclei
 from napari_nucprune.cli import main
 from napari_nucprune.datasets import evaluate as scoring
 from napari_nucprune.datasets.base import Annotated, Entry, Folder
@@ -24,13 +24,7 @@ NAMES = "abc"
 
 @pytest.fixture
 def pairs(tmp_path):
-    for i, name in enumerate(NAMES):
-        labels = np.zeros((64, 64), np.uint8)
-        labels[10:20, 10:20], labels[30:45, 20 + i : 40] = 1, 7
-        for folder, array in (("images", noise(i, 64, 64)), ("labels", labels)):
-            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(tmp_path / "data" / folder / f"{name}.png")
-    return tmp_path / "data"
+    return write_two_nuclei(tmp_path / "data", NAMES)
 
 
 def command(pairs, *more):

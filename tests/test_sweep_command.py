@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers import noise
+from helpers import write_two_nuclei
 from napari_nucprune.cli import main
 from napari_nucprune.compare.sweep_points import SweepPoint
 from napari_nucprune.datasets import sweep as folders
@@ -15,13 +15,7 @@ from napari_nucprune.datasets import sweep as folders
 
 @pytest.fixture
 def pairs(tmp_path):
-    for i, name in enumerate("ab"):
-        labels = np.zeros((64, 64), np.uint8)
-        labels[10:20, 10:20], labels[30:45, 20 + i : 40] = 1, 7
-        for folder, array in (("images", noise(i, 64, 64)), ("labels", labels)):
-            (tmp_path / "data" / folder).mkdir(parents=True, exist_ok=True)
-            Image.fromarray(array).save(tmp_path / "data" / folder / f"{name}.png")
-    return tmp_path / "data"
+    return write_two_nuclei(tmp_path / "data", "ab")
 
 
 @pytest.mark.usefixtures("quick")

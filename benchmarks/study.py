@@ -35,7 +35,7 @@ from napari_nucprune.pruning.recipe import RESELECT
 from napari_nucprune.pruning.recovery import Calibration
 from napari_nucprune.pruning.strategy import Masks
 from napari_nucprune.runtime.auto import AutoRuntime
-from napari_nucprune.training.prune_finetune import is_tuned
+from napari_nucprune.training.prune_finetune import has_training
 
 HERE = Path(__file__).parent
 FLOOR = "deconvolution, Otsu, watershed"
@@ -127,7 +127,7 @@ class Study:
                 name = f"fine-tuned-{network.sha256[:12]}"
                 own = self._points(data, name, strategy, [cr], given, network.sha256)
                 place = sum(ratio == cr for ratio, _ in known)
-                known[cr, place] = training_of(network, ships=file in shipped.names())
+                known[cr, place] = training_of(network, self.checkpoint, file in shipped.names())
                 if len(found) <= place:
                     found.append({})
                 for image, points in own.items():
@@ -140,10 +140,10 @@ class Study:
 
     def _check(self, file: str, network: Checkpoint, strategy: str, cr: float) -> None:
         """Raise InputError where a fine-tuned network is not what the configuration says."""
-        if not is_tuned(network, self.checkpoint, Pruning(strategy, cr, cr)):
+        if not has_training(network, Pruning(strategy, cr, cr)):
             raise InputError(
-                f"{file} was not fine-tuned from {self.checkpoint.name}, {strategy} at CR {cr:g}; "
-                "correct the configuration."
+                f"{file} was not fine-tuned after pruning, {strategy} at CR {cr:g}; correct the "
+                "configuration."
             )
 
     def _points(

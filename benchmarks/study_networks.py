@@ -31,10 +31,16 @@ def weights(network: Checkpoint) -> int:
     return sum(layer.size for branch in BRANCHES for layer in network.layers(branch))
 
 
-def training_of(network: Checkpoint, with_weights: bool = False, ships: bool = False) -> Training:
+def training_of(
+    network: Checkpoint,
+    dense: Checkpoint | None = None,
+    ships: bool = False,
+    with_weights: bool = False,
+) -> Training:
     """Return how a network was trained; where asked for, with the number of its weights.
 
-    What ``ships`` is a run's weights rounded, no further seed of that training: it is told apart.
+    What was fine-tuned from another network than ``dense`` says so. What ``ships`` is a run's
+    weights rounded, no further seed of that training: it is told apart.
     """
     about, before = network.provenance, []
     text = "{steps:,} x {batch} x {crop} px".format_map(about) if "steps" in about else "not noted"
@@ -54,6 +60,8 @@ def training_of(network: Checkpoint, with_weights: bool = False, ships: bool = F
         earlier = earlier.get("before")
     if before:
         text += f", after {sum(before):,}"
+    if dense is not None and network.parent_sha256 != dense.sha256:
+        text += ", from an earlier dense network"
     if ships:
         text += ", as it ships"
     if with_weights:

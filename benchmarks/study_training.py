@@ -25,7 +25,9 @@ def command(run: Mapping[str, Any], base: Path) -> list[str]:
     recipe = base.parent / "recipes" / f"{run['recipe']}.toml"
     said = ["train", str(recipe), "-o", str(base.parent / "runs" / folder(run))]
     if "from" in run:
-        said += ["--from", run["from"]]
+        # A bundled network's name, or a file by its path from the configuration.
+        own = base / run["from"]
+        said += ["--from", str(own.resolve() if own.suffix else run["from"])]
     return said + (["--seed", str(run["seed"])] if "seed" in run else [])
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers import TINY, is_one_line, make_checkpoint, smooth, write_pairs
-from napari_nucprune.checkpoint.format import load
+from napari_nucprune.checkpoint.format import load, save
 from napari_nucprune.cli import main
 from napari_nucprune.doors import BRANCHES, Pruning
 from napari_nucprune.errors import InputError
@@ -240,8 +240,6 @@ def test_the_command_writes_a_pruned_checkpoint(recipe, tmp_path, dense_file, ca
 
 @pytest.fixture
 def dense_file(tmp_path):
-    from napari_nucprune.checkpoint.format import save
-
     path = tmp_path / "dense.safetensors"
     save(make_checkpoint((2, 4), seed=3), path)
     return path
@@ -333,6 +331,31 @@ def test_one_branch_is_trained_on_and_the_other_stays(recipe, tmp_path, dense_fi
     assert "Fine-tuned before: 3 steps, both branches" in card
 
 
+def test_a_network_goes_on_with_another_teacher(recipe, tmp_path, tuned_file):
+    teacher = make_checkpoint((2, 4), seed=4)
+    save(teacher, tmp_path / "teacher.safetensors")
+    text = RECIPE.replace("cr = 3", 'cr = 3\nstart = "first/tuned.safetensors"')
+    recipe.write_text(text, encoding="utf-8")
+    command = ["train", str(recipe), "-o", str(tmp_path / "on")]
+    assert main([*command, "--from", str(tmp_path / "teacher.safetensors")]) == 0
+    first, on = load(tuned_file), load(tmp_path / "on" / "tuned.safetensors")
+    for branch in BRANCHES:
+        for name, array in first.weights[branch].items():
+            np.testing.assert_array_equal(on.weights[branch][name] != 0, array != 0)
+    assert on.parent_sha256 == teacher.sha256
+    assert on.pruning["training"]["before"]["sha256"] == first.sha256
+
+
+def test_a_network_of_other_widths_is_not_trained_on(recipe, tmp_path, tuned_file, capsys):
+    save(make_checkpoint((2, 6), seed=4), tmp_path / "teacher.safetensors")
+    text = RECIPE.replace("cr = 3", 'cr = 3\nstart = "first/tuned.safetensors"')
+    recipe.write_text(text, encoding="utf-8")
+    capsys.readouterr()
+    command = ["train", str(recipe), "-o", str(tmp_path / "on")]
+    assert main([*command, "--from", str(tmp_path / "teacher.safetensors")]) == 2
+    assert "has other widths than" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("line", ["cr = 4", 'strategy = "network-wide"\ncr = 3'])
 def test_only_a_network_of_the_same_pruning_is_trained_on(
     line, recipe, tmp_path, dense_file, tuned_file, capsys
@@ -344,7 +367,7 @@ def test_only_a_network_of_the_same_pruning_is_trained_on(
     command = ["train", str(recipe), "-o", str(tmp_path / "on"), "--from", str(dense_file)]
     assert main(command) == 2
     said = capsys.readouterr().err
-    assert "was not fine-tuned from" in said
+    assert "was not fine-tuned to" in said
     assert "Traceback" not in said
 
 

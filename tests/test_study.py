@@ -192,5 +192,5 @@ def test_a_network_that_is_not_what_the_configuration_says(folder, output):
     command += ["--kept", str(folder / "kept"), "--skip", "recovered,one-shot"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1
-    assert "tuned.safetensors was not fine-tuned from" in done.stderr
+    assert "tuned.safetensors was not fine-tuned after pruning" in done.stderr
     assert "Traceback" not in done.stderr

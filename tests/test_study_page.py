@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -153,8 +154,19 @@ def test_every_network_of_the_study_has_a_command(capsys, monkeypatch):
     files += [table["file"] for table in config["dense"]]
     folders = {study_training.folder(run) for run in config["run"]}
     assert {Path(f).parent.name for f in files if f.startswith("../runs/")} <= folders
-    for folder in folders:
-        assert f"{folder}: there" in said or f"runs/{folder}" in said.replace("\\", "/")
+    assert said.count("\n") == len(config["run"])
+
+
+def test_what_a_run_goes_on_from_is_trained_before_it():
+    base = STUDY.parent
+    config = tomllib.loads((base / "study.toml").read_text(encoding="utf-8"))
+    written = set()
+    for run in config["run"]:
+        recipe = tomllib.loads((base.parent / f"recipes/{run['recipe']}.toml").read_text("utf-8"))
+        starts = [run.get("from", ""), recipe.get("prune", {}).get("start", "")]
+        for start in (s for s in starts if s.endswith(".safetensors")):
+            assert "/".join(Path(start).parts[-2:]) in written
+        written.add(f"{study_training.folder(run)}/{recipe['name']}.safetensors")
 
 
 def test_seeds_of_one_training_are_summed_up():
@@ -179,6 +191,13 @@ def test_what_ships_is_no_further_seed():
     network = make_checkpoint(TINY)
     steps = {training_of(network, ships=ships).steps for ships in (False, True)}
     assert steps == {"not noted", "not noted, as it ships"}
+
+
+def test_what_came_from_another_dense_network_says_so():
+    dense, other = make_checkpoint(TINY, seed=1), make_checkpoint(TINY, seed=2)
+    tuned = replace(dense, parent_sha256=dense.sha256)
+    assert training_of(tuned, dense).steps == "not noted"
+    assert training_of(tuned, other).steps == "not noted, from an earlier dense network"
 
 
 @pytest.mark.parametrize(

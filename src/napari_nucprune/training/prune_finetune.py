@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..checkpoint import shipped
+from ..checkpoint.architecture import widths_of
 from ..checkpoint.format import Checkpoint
 from ..checkpoint.unet import UNet, build
 from ..doors import BRANCHES, Branch, Progress, Pruning, ShouldStop, never, no_progress
@@ -134,10 +135,16 @@ class FineTune(Fit):
     def _trained_before(self) -> Checkpoint:
         """Return the fine-tuned network that is trained on."""
         found = shipped.open_checkpoint(self.prune.start)
-        if not is_tuned(found, self.dense, self.pruning):
+        # Of another dense network too: what was learned from it is a start for this teacher.
+        if not has_training(found, self.pruning):
             raise InputError(
-                f"{self.prune.start} was not fine-tuned from {self.dense.name} to "
-                f"{self.pruning.label}; start from one that was, or from recovered."
+                f"{self.prune.start} was not fine-tuned to {self.pruning.label}; start from a "
+                "network that was, or from recovered."
+            )
+        if any(widths_of(found.weights[b]) != widths_of(self.dense.weights[b]) for b in BRANCHES):
+            raise InputError(
+                f"{self.prune.start} has other widths than {self.dense.name}; start from one of "
+                "the same, or from recovered."
             )
         return found
 
@@ -218,9 +225,14 @@ class FineTune(Fit):
 
 def is_tuned(network: Checkpoint, dense: Checkpoint, pruning: Pruning) -> bool:
     """Whether a network was fine-tuned from a dense one, with this very pruning."""
+    return has_training(network, pruning) and network.parent_sha256 == dense.sha256
+
+
+def has_training(network: Checkpoint, pruning: Pruning) -> bool:
+    """Whether a network was fine-tuned after this very pruning, whatever dense one it came from."""
     state = network.pruning or {}
     same = all(state.get(key) == value for key, value in pruning.as_dict().items())
-    return same and "training" in state and network.parent_sha256 == dense.sha256
+    return same and "training" in state
 
 
 def masks_of(checkpoint: Checkpoint, pruned: Masks) -> Masks:

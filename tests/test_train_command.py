@@ -199,12 +199,15 @@ def test_a_training_without_validation_says_so(folder):
 
 def test_the_card_says_what_the_training_was_set_to(folder):
     config = folder / "config.toml"
-    config.write_text("lr = 0.002\nema = 0.5\nborder = 3\nhalve_every = 4\n" + config.read_text())
+    config.write_text(
+        "lr = 0.002\nema = 0.5\nema_warmup = true\nborder = 3\nhalve_every = 4\n"
+        + config.read_text()
+    )
     assert train(folder, "run") == 0
     checkpoint = load(folder / "run" / "tiny.safetensors")
     (line,) = [x for x in model_card.card(checkpoint).splitlines() if x.startswith("- Settings")]
     assert line == (
-        "- Settings: precision float32, lr 0.002, halve_every 4, border 3, ema 0.5, "
+        "- Settings: precision float32, lr 0.002, halve_every 4, border 3, ema 0.5, ema_warmup, "
         "scale 0.8 to 1.25, colour 1, stain 0"
     )
     # Checkpoints from before they were noted have a card, too.
@@ -214,6 +217,7 @@ def test_the_card_says_what_the_training_was_set_to(folder):
         "halve_every",
         "border",
         "ema",
+        "ema_warmup",
         "precision",
         "scale",
         "colour",

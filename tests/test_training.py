@@ -11,9 +11,10 @@ from napari_nucprune.checkpoint.format import Checkpoint
 from napari_nucprune.doors import BRANCHES
 from napari_nucprune.errors import Cancelled, InputError
 from napari_nucprune.training.config import Config, Data
-from napari_nucprune.training.fit import Fit, learning_rate, semantic_loss
+from napari_nucprune.training.fit import Fit, semantic_loss
 from napari_nucprune.training.mixture import batch_of
 from napari_nucprune.training.precision import faster
+from napari_nucprune.training.schedule import learning_rate
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -168,6 +169,18 @@ def test_a_run_that_was_stopped_goes_on_bit_exactly(training, dropout, tmp_path)
     assert resumed.step == through.step == 4
     same_state(resumed, through)
     assert resumed.losses == through.losses
+
+
+def test_a_mean_that_warms_up_forgets_the_first_steps(training, tmp_path):
+    """By hand from the weights of every step: 2/11, then 3/12 ... of the mean stay."""
+    fit = started(config_of(steps=5, ema=0.3, ema_warmup=True), tmp_path)
+    key, wanted = "head.weight", None
+    for step in range(5):
+        fit.train_step(training)
+        now = fit.nets["semantic"].state_dict()[key].double()
+        stays = min(0.3, (1 + step) / (10 + step))
+        wanted = now.clone() if wanted is None else stays * wanted + (1 - stays) * now
+    np.testing.assert_allclose(fit.weights()["semantic"][key], wanted.numpy(), rtol=1e-6)
 
 
 def test_cancel_saves_and_the_same_command_goes_on(training, tmp_path):

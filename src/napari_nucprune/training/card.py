@@ -10,7 +10,7 @@ from ..doors import BRANCHES
 
 #: What the card says of a training, by the configuration's own names.
 SETTINGS = (
-    "precision", "lr", "halve_every", "border", "ema", "scale", "colour", "stain",
+    "precision", "lr", "halve_every", "border", "ema", "ema_warmup", "scale", "colour", "stain",
     "ramp", "distil", "levels",
 )  # fmt: skip
 
@@ -81,7 +81,9 @@ def _settings(checkpoint: Checkpoint) -> list[str]:
     parts = []
     for key in SETTINGS:
         value = known.get(key)
-        if isinstance(value, list | tuple):
+        if value is True:
+            parts.append(key)
+        elif isinstance(value, list | tuple):
             parts.append(f"{key} {' to '.join(f'{v:g}' for v in value)}")
         elif value is not None:
             parts.append(f"{key} {value if isinstance(value, str) else f'{value:g}'}")

@@ -110,6 +110,10 @@ class Config:
     ema
         Part of the weights' running mean that stays from one step to the next, 0 for none; the
         mean is what the training gives.
+    ema_warmup
+        Whether the mean forgets faster at first: of n steps the part that stays is at most
+        (1 + n) / (10 + n), as in TensorFlow's moving averages, so that a short training's mean is
+        not one of its first steps.
     precision
         What the forward pass computes in: ``float32``, ``bfloat16`` (autocast), or ``auto``, the
         faster of the two where the run starts. Weights, losses and steps are float32 always.
@@ -139,6 +143,7 @@ class Config:
     branches: tuple[Branch, ...] = BRANCHES
     border: float = 0.0
     ema: float = 0.0
+    ema_warmup: bool = False
     precision: str = "auto"
     halve_every: int = 0
     prune: Prune | None = None
@@ -249,6 +254,7 @@ def _check(config: Config, path: Path) -> None:
         (_whole(config.halve_every, 0), "halve_every", "a whole number of at least 0"),
         (_number(config.border, 0), "border", "a number of at least 0"),
         (_number(config.ema, 0, 0.999999), "ema", "a number from 0 to below 1"),
+        (isinstance(config.ema_warmup, bool), "ema_warmup", "true or false"),
         (config.precision in PRECISIONS, "precision", f"one of {list(PRECISIONS)}"),
         (config.prune is None or isinstance(config.prune, Prune), "prune", "a table [prune]"),
     ):

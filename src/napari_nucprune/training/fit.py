@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -27,6 +26,7 @@ from .augment import Prepared
 from .config import Config, Prune
 from .mixture import batch_of
 from .precision import faster
+from .schedule import learning_rate, warming
 
 
 def semantic_loss(logits: Tensor, inside: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -38,16 +38,6 @@ def semantic_loss(logits: Tensor, inside: Tensor, counts: Tensor | None = None) 
     overlap = (probability * inside).sum()
     dice = (2 * overlap + 1) / (probability.sum() + inside.sum() + 1)
     return 0.5 * F.binary_cross_entropy_with_logits(logits, inside, counts) + 1 - dice
-
-
-def learning_rate(config: Config, step: int) -> float:
-    """Linear warm-up over 5 % of the steps (at most 200), then a cosine to zero, or halvings."""
-    warm = min(200, max(1, config.steps // 20))
-    if step < warm:
-        return config.lr * (step + 1) / warm
-    if config.halve_every:
-        return config.lr * 0.5 ** (step // config.halve_every)
-    return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, config.steps - warm)))
 
 
 class Fit:
@@ -83,7 +73,8 @@ class Fit:
         """Return the running mean of a network's weights, None where none is kept."""
         if not self.config.ema:
             return None
-        return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(self.config.ema))
+        update = warming(self.config.ema) if self.config.ema_warmup else None
+        return AveragedModel(net, multi_avg_fn=update or get_ema_multi_avg_fn(self.config.ema))
 
     @property
     def state_file(self) -> Path:

@@ -115,6 +115,7 @@ def finish(
         "halve_every": config.halve_every,
         "border": config.border,
         "ema": config.ema,
+        **({"ema_warmup": True} if config.ema_warmup else {}),
         "precision": config.precision,
         "scale": list(config.scale),
         "colour": config.colour,

@@ -127,11 +127,20 @@ def test_one_damaged_image_loses_nothing_of_the_others(pairs, tmp_path, capsys):
     assert found["images"] == wanted["images"][:2]
     assert found["mean"]["pq"] == pytest.approx(np.mean([r["pq"] for r in found["images"]]))
     assert {path.name for path in tmp_path.iterdir()} >= {"whole.json", "part.json"}
+    # Several: all are named at once.
+    (pairs / "images" / "b.png").write_bytes(b"no image")
+    assert main(command(pairs, "--json", str(part))) == 2
+    said = capsys.readouterr().err
+    assert "2 images cannot be read" in said
+    first, second = said.splitlines()[-2:]
+    assert "b.png" in first
+    assert "c.png" in second
+    assert len(json.loads(part.read_text())["images"]) == 1
     # The first one: there is nothing to write.
     part.unlink()
     (pairs / "images" / "a.png").write_bytes(b"no image")
     assert main(command(pairs, "--json", str(part))) == 2
-    assert "a.png" in refusal(capsys)
+    assert "3 images cannot be read" in capsys.readouterr().err
     assert not part.exists()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -14,14 +13,12 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..slides.image import believable, read_image
+from .missing import lines
 
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 #: Side in pixels of the largest outline that can be a nucleus; others mark tissue (or are damaged),
 #: and filling them would take gigabytes.
 LARGEST_OUTLINE = 4096
-#: How many missing files a sentence names, and how many lines a report has.
-FEW, MANY = 5, 50
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -87,8 +84,25 @@ class Folder:
         return len(self.entries)
 
     def __iter__(self) -> Iterator[Annotated]:
-        for entry in self.entries:
-            yield entry.read()
+        for at in range(len(self)):
+            yield self.read(at)
+
+    def read(self, at: int) -> Annotated:
+        """Read the image at a place of ``entries``.
+
+        Raises
+        ------
+        InputError
+            Where it cannot be read; those after it are tried too, and all that cannot are named.
+        """
+        try:
+            return self.entries[at].read()
+        except InputError as error:
+            said = [str(error), *filter(None, (_fault(own) for own in self.entries[at + 1 :]))]
+            if len(said) == 1:
+                raise
+            what = f"{self.path}: {len(said)} images cannot be read; mend them or move them away"
+            raise InputError(f"{what}:{lines(said)}") from error
 
     def of_patients(self, patients: Sequence[str]) -> Folder:
         """Return the images of some patients alone.
@@ -199,45 +213,13 @@ def from_map(path: Path, shape: tuple[int, int]) -> NDArray[np.int32]:
     return read_labels(path)
 
 
-def report_missing(
-    layout: str, folder: Path, annotations: Sequence[str], images: Sequence[str] = ()
-) -> None:
-    """Raise one sentence that names what is missing, by file: a few in it, more in lines below it.
-
-    Parameters
-    ----------
-    layout, folder
-        What was opened.
-    annotations
-        The images without an annotation.
-    images
-        The images, or folders of images, that an annotation is there for and that are not.
-
-    Raises
-    ------
-    InputError
-        Where anything is missing.
-    """
-    said = [
-        *(f"no annotation for {name}" for name in annotations),
-        *(f"no image {name}" for name in images),
-    ]
-    if not said:
-        return
-    what = f"{folder} is incomplete as {layout}"
-    advice = "add the missing files, or move away what lacks them"
-    if len(said) <= FEW:
-        raise InputError(f"{what}: {', '.join(said)}; {advice}.")
-    more = [f"and {len(said) - MANY} more"] if len(said) > MANY else []
-    lines = "".join(f"\n  {line}" for line in (*said[:MANY], *more))
-    raise InputError(f"{what} in {len(said)} places; {advice}:{lines}")
-
-
-def report_orphans(folder: Path, names: list[str]) -> None:
-    """Warn of annotations without an image: whoever removed the images may have meant to."""
-    if names:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        log.warning("%s: no image for the labels of %s%s", folder, ", ".join(names[:5]), more)
+def _fault(entry: Entry) -> str | None:
+    """Return why an image cannot be read, None where it can."""
+    try:
+        entry.read()
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def entry(

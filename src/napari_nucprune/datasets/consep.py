@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Entry, Folder, entry, from_map, images_in, report_missing, report_orphans
+from .base import Entry, Folder, entry, from_map, images_in
 from .mat_file import check
+from .missing import report_missing, report_orphans
 
 #: 40x: what hover_net and its successors take it for.
 MPP = 0.25

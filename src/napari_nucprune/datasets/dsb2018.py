@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Entry, Folder, entry, from_map, images_in, read_array, report_missing
+from .base import Entry, Folder, entry, from_map, images_in, read_array
+from .missing import report_missing
 
 #: From many microscopes and undocumented.
 MPP = None

@@ -168,7 +168,7 @@ def evaluate(
                 raise Cancelled("Cancelled; the other images were not scored.")
             progress(f"Scoring {entry.name}", done, len(folder))
             # In a function of its own: nothing of an image outlives it.
-            _score(entry.read(), checkpoint, runtime, mpp, recover, tally)
+            _score(folder.read(done), checkpoint, runtime, mpp, recover, tally)
         if not tally.images:
             name, why = next(iter(tally.left_out.items()))  # readers refuse empty folders
             raise InputError(f"None of {len(folder)} images can be recovered on; {name}: {why}")

@@ -11,16 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import (
-    Entry,
-    Folder,
-    entry,
-    from_map,
-    images_in,
-    is_outline,
-    report_missing,
-    report_orphans,
-)
+from .base import Entry, Folder, entry, from_map, images_in, is_outline
+from .missing import report_missing, report_orphans
 
 MPP = 0.25
 LICENCE = "CC BY-NC-SA 4.0"

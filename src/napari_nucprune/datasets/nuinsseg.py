@@ -6,8 +6,9 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
-from .base import Entry, Folder, entry, from_map, images_in, report_missing, report_orphans
+from .base import Entry, Folder, entry, from_map, images_in
 from .imagej import labels_from_rois
+from .missing import report_missing, report_orphans
 
 #: "40x" is all that its publication says of the pixel size.
 MPP = None

@@ -6,7 +6,8 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
-from .base import Folder, entry, from_map, images_in, report_missing, report_orphans
+from .base import Folder, entry, from_map, images_in
+from .missing import report_missing, report_orphans
 
 
 def read(

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from .base import Entry, Folder, entry, images_in, read_array, report_missing, report_orphans
+from .base import Entry, Folder, entry, images_in, read_array
+from .missing import report_missing, report_orphans
 
 MPP = 0.25
 LICENCE = "CC BY 4.0"

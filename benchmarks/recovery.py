@@ -179,8 +179,8 @@ def main() -> None:
         "Written by `python benchmarks/recovery.py`; every figure is measured by it.",
         "",
         f"`{checkpoint.name}` (weights `{checkpoint.sha256[:12]}`) on {len(items)} MoNuSeg images "
-        f"of held-out patients ({options.half} {'half' if options.half == 'second' else 'halves'} of "
-        f"the fixed list). Dense: PQ {dense['pq']:.3f}, AJI {dense['aji']:.3f}, Dice "
+        f"of held-out patients ({options.half} {'half' if options.half == 'second' else 'halves'} "
+        f"of the fixed list). Dense: PQ {dense['pq']:.3f}, AJI {dense['aji']:.3f}, Dice "
         f"{dense['dice']:.3f}. PQ, AJI and Dice are against the ground truth (mean over images; "
         "in brackets the relative change of PQ, plus is loss), R2 is that of the distance map "
         "against the dense network's own (median over images). Recovered: on 16 crops of 128 px "

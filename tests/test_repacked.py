@@ -11,7 +11,7 @@ from napari_nucprune.checkpoint.format import load, save
 from napari_nucprune.checkpoint.packed import values_of
 from napari_nucprune.cli import main
 from napari_nucprune.doors import BRANCHES, Pruning
-from napari_nucprune.training.prune_finetune import is_tuned
+from napari_nucprune.training.prune_finetune import has_training
 from packed_helpers import pruned
 
 PRUNING = Pruning("layer-wise", 4, 4)
@@ -63,7 +63,7 @@ def test_a_fine_tuned_network_stays_one(option, dense, tuned, tmp_path, capsys):
     assert f"wrote {out}" in printed
     assert "values and positions" in printed
     found = load(out)
-    assert is_tuned(found, dense, PRUNING)
+    assert has_training(found, PRUNING)
     assert about(found) == about(load(plain))
     assert found.parent_sha256 == dense.sha256
     assert values_of(out) == ("float16" if option == "--fp16" else "float32")

@@ -54,5 +54,5 @@ def lines(said: Sequence[str]) -> str:
 def report_orphans(folder: Path, names: list[str]) -> None:
     """Warn of annotations without an image: whoever removed the images may have meant to."""
     if names:
-        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-        log.warning("%s: no image for the labels of %s%s", folder, ", ".join(names[:5]), more)
+        more = f" and {len(names) - FEW} more" if len(names) > FEW else ""
+        log.warning("%s: no image for the labels of %s%s", folder, ", ".join(names[:FEW]), more)

@@ -73,8 +73,8 @@ class Fit:
         """Return the running mean of a network's weights, None where none is kept."""
         if not self.config.ema:
             return None
-        update = warming(self.config.ema) if self.config.ema_warmup else None
-        return AveragedModel(net, multi_avg_fn=update or get_ema_multi_avg_fn(self.config.ema))
+        update = warming if self.config.ema_warmup else get_ema_multi_avg_fn
+        return AveragedModel(net, multi_avg_fn=update(self.config.ema))
 
     @property
     def state_file(self) -> Path:

@@ -223,11 +223,6 @@ class FineTune(Fit):
         return replace(self.dense, weights={b: arrays(net) for b, net in self.nets.items()})
 
 
-def is_tuned(network: Checkpoint, dense: Checkpoint, pruning: Pruning) -> bool:
-    """Whether a network was fine-tuned from a dense one, with this very pruning."""
-    return has_training(network, pruning) and network.parent_sha256 == dense.sha256
-
-
 def has_training(network: Checkpoint, pruning: Pruning) -> bool:
     """Whether a network was fine-tuned after this very pruning, whatever dense one it came from."""
     state = network.pruning or {}

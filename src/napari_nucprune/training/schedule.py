@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .config import Config
 
@@ -39,8 +39,7 @@ def warming(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """
 
     def update(mean: Tensors, now: Tensors, steps: Tensor | int) -> None:
-        with torch.no_grad():
-            stays = min(decay, (1 + int(steps)) / (10 + int(steps)))
-            torch._foreach_lerp_(mean, now, 1 - stays)
+        stays = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        get_ema_multi_avg_fn(stays)(mean, now, steps)
 
     return update
